@@ -1,0 +1,136 @@
+"""Numbers of a run: an append-only JSONL file per stage, and progress a person can watch.
+
+The file holds only what the computation decides (no clock, no rate), so that the same seed gives the same file and a
+resumed run continues it exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from palate.errors import NotFinite
+
+T = TypeVar("T")
+
+
+class Metrics:
+    """Append-only numbers of one stage; one JSON object per line, each with its `step`."""
+
+    def __init__(self, path: Path, *, resume_after: int | None = None) -> None:
+        """Open `path`. resume_after: keep the lines up to this step and drop later ones; None starts afresh."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept: list[str] = []
+        if resume_after is not None and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= resume_after:
+                        kept.append(line)
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    break  # the line that was being written when the process died
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self.path = path
+
+    def log(self, step: int, **values: float | int | str) -> None:
+        """Append one line. Raises NotFinite when a value is NaN or infinite."""
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise NotFinite(f"{self.path.stem}: {name} is {value} at step {step}; stopped before it is used.")
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}, ensure_ascii=False) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file, oldest first; an empty list when there is none."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def say(text: str) -> None:
+    """One line for the person who watches, on standard error (standard output is for results)."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """A bar with rate and time left on a terminal; a plain line every ten seconds elsewhere.
+
+    Nothing is shown for work that ends within two seconds.
+    """
+
+    def __init__(self, title: str, total: int, *, done: int = 0, unit: str = "steps") -> None:
+        self.title, self.total, self.done, self.unit = title, total, done, unit
+        self._first = done
+        self._started = time.monotonic()
+        self._spoken = self._started
+        self._note = ""
+        self._bar: Any = None
+        self._terminal = sys.stderr.isatty()
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Say that `amount` more is done; `note` is a short status such as "loss 2.31"."""
+        self.done += amount
+        self._note = note or self._note
+        now = time.monotonic()
+        if now - self._started < 2.0:
+            return
+        if self._terminal:
+            self._draw()
+        elif now - self._spoken >= 10.0:
+            self._spoken = now
+            say(self._line(now))
+
+    def _line(self, now: float) -> str:
+        rate = (self.done - self._first) / max(now - self._started, 1e-9)
+        left = (self.total - self.done) / rate if rate > 0 else math.inf
+        ahead = f", {_clock(left)} left" if math.isfinite(left) and self.done < self.total else ""
+        note = f"  {self._note}" if self._note else ""
+        return f"  {self.title} {self.done:,}/{self.total:,} {self.unit} ({rate:,.1f}/s{ahead}){note}"
+
+    def _draw(self) -> None:
+        if self._bar is None:
+            from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+            from rich.console import Console
+
+            self._bar = Bar(
+                TextColumn("  {task.description}"),
+                BarColumn(bar_width=28),
+                TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[note]}", style="dim"),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._task = self._bar.add_task(self.title, total=self.total, unit=self.unit, rate="", note="")
+            self._bar.start()
+        rate = (self.done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        self._bar.update(self._task, completed=self.done, rate=f"{rate:,.1f}/s", note=self._note)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif not self._terminal and kind is None and time.monotonic() - self._started >= 2.0:
+            say(self._line(time.monotonic()))
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The same items, each counted as one when the next is asked for."""
+        for item in items:
+            yield item
+            self.advance()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,394 @@
+"""One typed recipe file: the whole life of a model, one section per stage, in stage order.
+
+TOML -> frozen pydantic models. An unknown key is refused with a suggestion; a wrong value is refused with what was
+expected; rules that span sections are checked at load. "Feature off" is an absent section. `--set a.b=c` is the only
+override there is. Durations of training are in optimizer steps, so that a run can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from palate.errors import RecipeError
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Kitchen(Section):
+    """The embedded world (design: "the kitchen"). Present only in recipes that use it as a source."""
+
+    seed: int = 0
+    """Seed of the world itself; the same seed gives the same bytes."""
+    dishes: int = Field(120, ge=20, le=400)
+    corpus_documents: int = Field(6000, ge=200)
+    """Roughly how many raw documents the five sources hold, planted rubbish included."""
+
+
+class Collect(Section):
+    """Which texts become the corpus, and what is dropped from them."""
+
+    sources: tuple[str, ...]
+    """Folders or files; "kitchen" is the embedded world, told in the five kinds of source."""
+    languages: tuple[str, ...] = ("en",)
+    """ISO 639-1 codes that are kept; an empty list keeps everything."""
+    min_words: int = Field(20, ge=1)
+    """Shorter documents are dropped. Gopher (Rae et al. 2021) uses 50 for web pages; recipes are short."""
+    near_duplicate: float = Field(0.8, gt=0.0, le=1.0)
+    """Jaccard similarity of word 5-gram sets from which two documents count as the same."""
+    max_documents: int | None = Field(None, ge=1)
+
+
+class Tokenize(Section):
+    """Byte-level BPE trained on the corpus."""
+
+    vocab: int = Field(2048, ge=300, le=200_000)
+    held_out: float = Field(0.02, gt=0.0, lt=0.5)
+    """Share of the documents that no training step sees; bits per byte is measured on them."""
+    max_train_bytes: int = Field(20_000_000, ge=1_000)
+    """The BPE is trained on this much of the corpus at most; merges change little beyond it."""
+
+
+class Model(Section):
+    """Shape of the Transformer (LLaMA family: RoPE, RMSNorm, SwiGLU, grouped-query attention)."""
+
+    layers: int = Field(ge=1)
+    dim: int = Field(ge=8)
+    heads: int = Field(ge=1)
+    kv_heads: int | None = Field(None, ge=1)
+    """Key/value heads; absent means as many as `heads`."""
+    hidden: int | None = Field(None, ge=8)
+    """Width inside the SwiGLU; absent means 8/3 dim, rounded up to a multiple of 32 (Shazeer 2020)."""
+    context: int = Field(256, ge=16)
+    rope_theta: float = Field(10_000.0, gt=0)
+    tied: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dim % self.heads or (self.dim // self.heads) % 2:
+            raise ValueError(f"dim {self.dim} must be heads ({self.heads}) times an even number")
+        if self.heads % (self.kv_heads or self.heads):
+            raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
+        return self
+
+
+class Training(Section):
+    """What every training loop has. Steps are optimizer steps."""
+
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    peak_lr: float = Field(gt=0)
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
+    warmup_steps: int = Field(20, ge=0)
+    weight_decay: float = Field(0.1, ge=0)
+    max_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this Euclidean norm."""
+    micro_tokens: int = Field(16_384, ge=64)
+    """Most tokens (padding included) in one forward pass; what exceeds it is accumulated."""
+    evaluate_every: int = Field(100, ge=1)
+    save_every: int = Field(100, ge=1)
+
+
+class Pretrain(Training):
+    """How the base model is trained."""
+
+    steps: int = Field(ge=1)
+    batch_rows: int = Field(32, ge=1)
+    """Rows of `model.context` tokens in one step."""
+
+
+class Write(Section):
+    """Where demonstrations and prompts come from."""
+
+    demonstrations: tuple[str, ...]
+    """JSONL files (messages; Alpaca and Dolly columns) or "kitchen"."""
+    prompts: tuple[str, ...] = ()
+    """JSONL files of prompts, or "kitchen"; when empty, the first user turns of the demonstrations are the prompts."""
+    max_demonstrations: int | None = Field(None, ge=1)
+    train_prompts: int | None = Field(None, ge=1)
+    dev_prompts: int = Field(200, ge=1)
+    test_prompts: int = Field(500, ge=1)
+    max_characters: int | None = Field(None, ge=10)
+    """Longer conversations are dropped and counted; absent keeps what fits the model's context."""
+
+
+class Sft(Training):
+    """Supervised fine-tuning on demonstrations; the loss is on assistant turns only."""
+
+    steps: int = Field(ge=1)
+    batch_rows: int = Field(32, ge=1)
+    """Conversations in one step."""
+    start: Literal["base", "sft"] = "base"
+    """Which artifact it starts from; "sft" continues, which is how the control "SFT continued" is made."""
+
+
+class Sample(Section):
+    """K answers to every training prompt, for people to rank."""
+
+    answers: int = Field(4, ge=2, le=16)
+    prompts: int = Field(1000, ge=1)
+    """How many train prompts are answered; all dev prompts are, too, for measuring the reward model."""
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(64, ge=1)
+
+
+class Rank(Section):
+    """Who ranks: the simulated panel ("kitchen"), files of judgements, or people ("people")."""
+
+    by: tuple[str, ...]
+    annotators: int = Field(5, ge=1)
+    """Guests on the simulated panel."""
+    overlap: int = Field(1, ge=1)
+    """Judgements per prompt."""
+    until: int | None = Field(None, ge=1)
+    """With people: wait until this many judgements are in the store."""
+    shuffled: bool = False
+    """Placebo control: every judgement's ranks are permuted at random within its prompt."""
+
+
+class Reward(Training):
+    """The reward model: a ranking loss on all pairs of a prompt, heads for the four criteria and overall."""
+
+    epochs: int = Field(1, ge=1)
+    batch_prompts: int = Field(16, ge=1)
+    pooling: Literal["last", "mean"] = "mean"
+    """Hidden state the heads read: the last token's, or the mean over the response's tokens."""
+    criteria_weight: float = Field(0.25, ge=0)
+    """Weight of the loss of the four criterion heads beside the overall head's."""
+    weights: dict[str, float] | None = None
+    """How PPO's score mixes the heads; absent means overall alone."""
+
+
+class Ppo(Section):
+    """Proximal policy optimization against the reward model. Constants: docs/ppo.md says where each comes from."""
+
+    rounds: int = Field(ge=1)
+    rollout_prompts: int = Field(128, ge=2)
+    max_new_tokens: int = Field(64, ge=1)
+    temperature: float = Field(1.0, gt=0)
+    """Divides the logits in sampling and in every log-prob alike."""
+    epochs: int = Field(2, ge=1)
+    minibatch_rows: int = Field(64, ge=1)
+    micro_rows: int = Field(64, ge=1)
+    policy_lr: float = Field(1e-4, gt=0)
+    critic_lr: float = Field(3e-4, gt=0)
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "linear"
+    warmup_steps: int = Field(2, ge=0)
+    critic_warmup_rounds: int = Field(2, ge=0)
+    """Rounds that train the critic alone."""
+    kl_weight: float = Field(0.05, ge=0)
+    kl_budget: float | None = Field(None, gt=0)
+    """Nats per reply between policy and SFT; above it the loop stops and keeps the last policy within it."""
+    clip: float = Field(0.2, gt=0)
+    value_clip: float = Field(0.2, gt=0)
+    gamma: float = Field(1.0, gt=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1)
+    missing_eos_penalty: float = Field(1.0, ge=0)
+    max_norm: float = Field(1.0, gt=0)
+    evaluate_every: int = Field(10, ge=1)
+    save_every: int = Field(5, ge=1)
+    gate: bool = True
+    """Do not start unless best-of-K by the reward model beats a random answer on dev judgements."""
+
+
+class Controls(Section):
+    """What a claim that RLHF helped is compared with: SFT continued for the same seconds, and a placebo."""
+
+    sft_continued: bool = True
+    placebo: bool = True
+
+
+class Evaluate(Section):
+    """Which numbers go into the report, on how many prompts."""
+
+    temperatures: tuple[float, ...] = (0.0, 0.5, 0.7, 1.0)
+    """Every model is read at each of these on dev; 0 is greedy. Its best one is used on test."""
+    dev_prompts: int = Field(150, ge=1)
+    test_prompts: int = Field(500, ge=1)
+    best_of: int = Field(4, ge=2)
+    task_items: int = Field(100, ge=1)
+    max_new_tokens: int = Field(64, ge=1)
+
+
+class Feedback(Section):
+    """Where people's work lives: never inside a run."""
+
+    store: str | None = None
+    """SQLAlchemy URL; absent means the SQLite file feedback.sqlite beside the runs folder."""
+
+
+class Hardware(Section):
+    """What is measured on the machine, once, and then frozen in the resolved recipe."""
+
+    device: Literal["cpu", "cuda", "mps"] | None = None
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """Of matrix products; weights and optimizer state stay float32."""
+    threads: int | None = Field(None, ge=1)
+
+
+class Recipe(Section):
+    """A whole recipe. Sections of stages that are absent are stages that do not run."""
+
+    name: str = "palate"
+    seed: int = 0
+    kitchen: Kitchen | None = None
+    collect: Collect | None = None
+    tokenize: Tokenize | None = None
+    model: Model | None = None
+    pretrain: Pretrain | None = None
+    write: Write | None = None
+    sft: Sft | None = None
+    sample: Sample | None = None
+    rank: Rank | None = None
+    reward: Reward | None = None
+    ppo: Ppo | None = None
+    controls: Controls | None = None
+    evaluate: Evaluate | None = None
+    feedback: Feedback = Feedback()
+    hardware: Hardware = Hardware()
+
+    @model_validator(mode="after")
+    def _across(self) -> Self:
+        for section, key, names in (
+            ("collect", "sources", self.collect.sources if self.collect else ()),
+            ("write", "demonstrations", self.write.demonstrations if self.write else ()),
+            ("write", "prompts", self.write.prompts if self.write else ()),
+            ("rank", "by", self.rank.by if self.rank else ()),
+        ):
+            if "kitchen" in names and self.kitchen is None:
+                raise ValueError(f'{section}.{key} names "kitchen", so the recipe needs a [kitchen] section')
+        if self.pretrain and not self.model:
+            raise ValueError("[pretrain] needs a [model] section that says the shape")
+        for name in ("pretrain", "sft", "reward"):
+            part = getattr(self, name)
+            steps = getattr(part, "steps", None)
+            if steps is not None and part.warmup_steps >= steps:
+                raise ValueError(
+                    f"{name}.warmup_steps is {part.warmup_steps} but {name}.steps is {steps}: the learning rate "
+                    f"would never reach its peak; set warmup_steps below {steps}"
+                )
+        if self.model:
+            for name in ("sample", "ppo", "evaluate"):
+                part = getattr(self, name)
+                if part is not None and part.max_new_tokens >= self.model.context:
+                    raise ValueError(
+                        f"{name}.max_new_tokens is {part.max_new_tokens}, which leaves no room for a prompt in "
+                        f"model.context = {self.model.context}"
+                    )
+        if self.controls and not (self.ppo and self.reward and self.sft):
+            raise ValueError("[controls] compares with PPO, so it needs [sft], [reward] and [ppo]")
+        return self
+
+    def section_hash_input(self, names: Iterable[str]) -> dict[str, Any]:
+        """What a stage depends on: the named sections as plain values, and the seed."""
+        values: dict[str, Any] = {"seed": self.seed}
+        for name in names:
+            part = getattr(self, name)
+            values[name] = part.model_dump(mode="json") if part is not None else None
+        return values
+
+
+def load(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe in the TOML file `path` with `overrides` ("section.key=value") applied. Raises RecipeError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such recipe. `palate init` writes one to start from.") from None
+    except IsADirectoryError:
+        raise RecipeError(f"{path} is a folder; name a recipe file (TOML).") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: byte {error.start} is not UTF-8. Save the recipe as UTF-8 text.") from None
+    return parse(text, str(path), overrides)
+
+
+def parse(text: str, where: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe written in `text`; `where` names it in errors. Raises RecipeError."""
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where}: not valid TOML: {error}.") from None
+    for override in overrides:
+        _override(values, override)
+    _refuse_unknown(Recipe, values, where)
+    try:
+        return Recipe.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise RecipeError(_first(error, where)) from None
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    path, equals, raw = override.partition("=")
+    if not equals or not path.strip():
+        raise RecipeError(f"--set {override}: write it as section.key=value.")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()  # --set rank.by=people: a bare word is a string
+    *tables, key = path.strip().split(".")
+    table = values
+    for name in tables:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {override}: {name} is not a section.")
+    table[key] = value
+
+
+def _refuse_unknown(kind: type[BaseModel], values: Mapping[str, Any], where: str, prefix: str = "") -> None:
+    for key, value in values.items():
+        if key not in kind.model_fields:
+            near = difflib.get_close_matches(key, kind.model_fields, n=1)
+            hint = (
+                f"Did you mean {prefix}{near[0]}?" if near else f"Keys here: {', '.join(sorted(kind.model_fields))}."
+            )
+            raise RecipeError(f"{where}: {prefix}{key} is not a recipe key. {hint}")
+        inner = _section_of(kind.model_fields[key].annotation)
+        if inner is not None and isinstance(value, Mapping):
+            _refuse_unknown(inner, value, where, f"{prefix}{key}.")
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _first(error: ValidationError, where: str) -> str:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{where}: {place} is required and has no default. Add it to the recipe."
+    if first["type"] == "value_error":
+        return f"{where}: {place + ': ' if place else ''}{message}."
+    return f"{where}: {place} = {first['input']!r}: {message.lower()}."
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as TOML with every default written out; `parse(dump(r)) == r`."""
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{key}]"] + [f"{name} = {_toml(inner)}" for name, inner in value.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, str):
+        # TOML's basic strings follow JSON's but for DEL, which JSON leaves bare.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(value)

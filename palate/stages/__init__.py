@@ -1,0 +1,117 @@
+"""The table of contents of Palate: every stage, in the order of the recipe.
+
+The command line, `palate plan`, the run order and the README's table come from `STAGES`. One stage is one file with
+one public `run(recipe, workspace)`; stages never import each other, they talk through the artifacts of a run.
+
+A stage that also depends on something outside the run (text folders, a feedback store) has
+`outside(recipe, workspace) -> dict[str, str]`, whose values become part of the artifact's key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the recipe."""
+
+    name: str
+    reads: tuple[str, ...]
+    """Artifacts it opens; all must be finished before it starts."""
+    writes: str
+    module: str
+    sections: tuple[str, ...]
+    """Recipe sections its result depends on. The first one must be in the recipe for the stage to run."""
+    summary: str
+    outside: bool = False
+    """Whether the module has an `outside` function."""
+
+
+STAGES = (
+    Stage(
+        "collect",
+        reads=(),
+        writes="corpus",
+        module="palate.stages.collect",
+        sections=("collect", "kitchen"),
+        summary="websites, books, articles, forums, papers or plain folders -> cleaned, deduplicated documents",
+        outside=True,
+    ),
+    Stage(
+        "tokenize",
+        reads=("corpus",),
+        writes="tokens",
+        module="palate.stages.tokenize",
+        sections=("tokenize",),
+        summary="documents -> byte-level BPE tokenizer and token shards",
+    ),
+    Stage(
+        "pretrain",
+        reads=("tokens",),
+        writes="base",
+        module="palate.stages.pretrain",
+        sections=("pretrain", "model", "hardware"),
+        summary="token shards -> base model",
+    ),
+    Stage(
+        "write",
+        reads=("base",),
+        writes="demonstrations",
+        module="palate.stages.write",
+        sections=("write", "kitchen"),
+        summary="people's demonstrations and prompts, split by family into train, dev and test",
+        outside=True,
+    ),
+    Stage(
+        "sft",
+        reads=("base", "demonstrations"),
+        writes="sft",
+        module="palate.stages.sft",
+        sections=("sft", "hardware"),
+        summary="base + demonstrations -> assistant (supervised fine-tuning)",
+    ),
+    Stage(
+        "sample",
+        reads=("sft", "demonstrations"),
+        writes="samples",
+        module="palate.stages.sample",
+        sections=("sample", "hardware"),
+        summary="assistant + prompts -> K answers per prompt",
+    ),
+    Stage(
+        "rank",
+        reads=("samples", "demonstrations"),
+        writes="rankings",
+        module="palate.stages.rank",
+        sections=("rank", "kitchen"),
+        summary="people (or the simulated panel) order the answers",
+        outside=True,
+    ),
+    Stage(
+        "reward",
+        reads=("sft", "demonstrations", "samples", "rankings"),
+        writes="reward",
+        module="palate.stages.reward",
+        sections=("reward", "hardware"),
+        summary="assistant + rankings -> reward model: overall and four criteria",
+    ),
+    Stage(
+        "ppo",
+        reads=("sft", "demonstrations", "reward"),
+        writes="ppo",
+        module="palate.stages.ppo",
+        sections=("ppo", "hardware"),
+        summary="assistant + reward model + prompts -> policy (proximal policy optimization)",
+    ),
+    Stage(
+        "evaluate",
+        reads=("corpus", "tokens", "base", "demonstrations", "sft", "samples", "rankings", "reward", "ppo"),
+        writes="report",
+        module="palate.stages.evaluate",
+        sections=("evaluate", "controls", "kitchen", "hardware"),
+        summary="all models and controls -> report.html and report.json",
+    ),
+)
+
+BY_NAME = {stage.name: stage for stage in STAGES}

@@ -1,0 +1,283 @@
+"""The run folder: finished artifacts with manifests, published by rename; one process at a time.
+
+    runs/<name>/recipe.toml     the resolved recipe, written first
+    runs/<name>/01-corpus/      an artifact: files and manifest.json
+    runs/<name>/01-corpus.partial/   the same while it is being made; nobody reads it but the stage that makes it
+
+Readers only ever see finished artifacts: a stage writes into `x.partial/`, then `manifest.json`, then renames. The
+manifest's `key` is a hash of everything the stage depends on (its recipe sections, the seed, the digests of its
+inputs, what it reads outside the run); a finished artifact with the same key is not made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from palate.errors import BrokenArtifact, FolderBusy, MissingArtifact, PalateError
+
+FOLDERS = {
+    "corpus": "01-corpus",
+    "tokens": "02-tokens",
+    "base": "03-base",
+    "demonstrations": "04-demonstrations",
+    "sft": "05-sft",
+    "samples": "06-samples",
+    "rankings": "07-rankings",
+    "reward": "08-reward",
+    "ppo": "09-policy/ppo",
+    "report": "10-report",
+}
+"""Artifact -> its folder in a run. The numbers make a directory listing read like the recipe."""
+
+MANIFEST = "manifest.json"
+VERSION = 1
+"""Of the layout of artifacts; part of every key, so that a change of layout makes old artifacts stale."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is being made right now: the stage, the artifact, and the key its manifest will carry."""
+
+    stage: str
+    artifact: str
+    key: str
+    inputs: Mapping[str, str]
+    """Artifact name -> digest of each input."""
+    settings: Mapping[str, Any]
+    """The recipe sections the key was made from."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A run folder. `parent` is where artifacts are looked up that this folder lacks (controls are runs in a run)."""
+
+    folder: Path
+    parent: Workspace | None = None
+    job: Job | None = None
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def path(self, artifact: str) -> Path:
+        """Where `artifact` lies in this folder, whether it exists or not."""
+        return self.folder / FOLDERS[artifact]
+
+    def has(self, artifact: str) -> bool:
+        """Whether a finished `artifact` is here or in the parent."""
+        return self._find(artifact) is not None
+
+    def own(self, artifact: str) -> bool:
+        """Whether a finished `artifact` is in this very folder."""
+        return (self.path(artifact) / MANIFEST).is_file()
+
+    def _find(self, artifact: str) -> Path | None:
+        if self.own(artifact):
+            return self.path(artifact)
+        return self.parent._find(artifact) if self.parent is not None else None
+
+    def read(self, artifact: str) -> Path:
+        """The folder of the finished `artifact`. Raises MissingArtifact naming the stage that makes it."""
+        found = self._find(artifact)
+        if found is None:
+            raise MissingArtifact(FOLDERS[artifact], MAKERS[artifact], self.folder)
+        return found
+
+    def manifest(self, artifact: str) -> dict[str, Any]:
+        """The manifest of the finished `artifact`. Raises MissingArtifact or BrokenArtifact."""
+        path = self.read(artifact) / MANIFEST
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            values["key"], values["digest"]
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+            raise BrokenArtifact(f"{path} is damaged. Delete its folder and run the stage again.") from None
+        return dict(values)
+
+    def verify(self, artifact: str) -> None:
+        """Compare every file of the finished `artifact` with its manifest. Raises BrokenArtifact at a difference."""
+        folder, manifest = self.read(artifact), self.manifest(artifact)
+        for name, told in manifest["files"].items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != told["bytes"] or _sha256(path) != told["sha256"]:
+                raise BrokenArtifact(
+                    f"{path} is not what {MAKERS[artifact]} published. Delete {folder} and run the stage again."
+                )
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the metrics files."""
+        return self.folder / "logs"
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    def doing(self, job: Job) -> Workspace:
+        """The same folder, bound to the artifact that is being made."""
+        return replace(self, job=job)
+
+    @property
+    def partial(self) -> Path:
+        """Where the artifact that is being made is written until it is published."""
+        assert self.job is not None, "a stage is run through flow.run_stage, which says what is being made"
+        path = self.path(self.job.artifact)
+        return path.with_name(path.name + ".partial")
+
+    @contextlib.contextmanager
+    def publish(self) -> Iterator[Path]:
+        """A folder to write the artifact into; on leaving without an error it is sealed and renamed into place.
+
+        What an interrupted attempt with the same key left (its `resume/` state) is still there; what an attempt
+        with another key left is removed first. A full disk or a read-only folder raises PalateError.
+        """
+        job = self.job
+        assert job is not None
+        partial, final = self.partial, self.path(job.artifact)
+        started, note = time.time(), partial / "attempt.json"
+        spent = 0.0
+        try:
+            if partial.exists():
+                attempt = _read_json(note)
+                if attempt.get("key") != job.key:
+                    shutil.rmtree(partial)
+                spent = float(attempt.get("seconds", 0.0)) if partial.exists() else 0.0
+            partial.mkdir(parents=True, exist_ok=True)
+            write_atomically(note, json.dumps({"key": job.key, "seconds": spent}))
+            try:
+                yield partial
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    write_atomically(note, json.dumps({"key": job.key, "seconds": spent + time.time() - started}))
+                raise
+            shutil.rmtree(partial / "resume", ignore_errors=True)
+            note.unlink()
+            self._seal(job, partial, spent + time.time() - started)
+            if final.exists():
+                outgoing = final.with_name(final.name + ".old")
+                shutil.rmtree(outgoing, ignore_errors=True)
+                final.rename(outgoing)
+                partial.rename(final)
+                shutil.rmtree(outgoing)
+            else:
+                partial.rename(final)
+        except OSError as error:
+            where = error.filename or partial
+            raise PalateError(
+                f"{job.stage}: cannot write {where}: {error.strerror or error}. Free some space or mend the folder's "
+                f"permissions, then run the same command again: finished work is kept."
+            ) from error
+
+    def _seal(self, job: Job, folder: Path, seconds: float) -> None:
+        names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+        files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names}
+        # What was made, without when or how fast: two runs of the same recipe have the same digest.
+        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        manifest = {
+            "format": VERSION,
+            "stage": job.stage,
+            "artifact": job.artifact,
+            "key": job.key,
+            "inputs": dict(job.inputs),
+            "settings": dict(job.settings),
+            "digest": digest,
+            "files": files,
+            "code": _code_version(),
+            "hardware": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "seconds": round(seconds, 2),
+            "peak_mb": round(peak_mb(), 1),
+            "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run folder against a second process. Raises FolderBusy at once when it is taken."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("a+")
+        except OSError as error:
+            raise PalateError(f"cannot use {self.folder} as a run folder: {error.strerror}.") from error
+        with lock:
+            try:
+                # The kernel lets go of it when the process dies, however it dies.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise FolderBusy(f"{self.folder} is in use by another palate process; wait for it or stop it.") from None
+            yield
+
+
+MAKERS = {
+    "corpus": "collect",
+    "tokens": "tokenize",
+    "base": "pretrain",
+    "demonstrations": "write",
+    "sft": "sft",
+    "samples": "sample",
+    "rankings": "rank",
+    "reward": "reward",
+    "ppo": "ppo",
+    "report": "evaluate",
+}
+"""Artifact -> the stage that makes it (a test holds this against `stages.STAGES`)."""
+
+
+def hashed(values: Any) -> str:
+    """SHA-256 of JSON-ready values, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace `path` by `text` so that a reader sees the old or the new content, never a part."""
+    beside = path.with_name(path.name + ".writing")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process so far, in MiB."""
+    try:  # Linux: this can be reset between stages (see `forget_peak`), which getrusage's figure cannot
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if platform.system() == "Darwin" else peak / 1024
+
+
+def forget_peak() -> None:
+    """Let `peak_mb` count from here, where the system allows it (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _code_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"palate {version('palate')}"
+    except PackageNotFoundError:
+        return "palate (not installed)"
