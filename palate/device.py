@@ -1,0 +1,88 @@
+"""The machine: the only place that asks what the hardware is and can."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from palate.recipe import Hardware
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where tensors live and in which precision matrix products run. Weights stay float32."""
+
+    kind: str
+    dtype: torch.dtype
+
+    @property
+    def torch(self) -> torch.device:
+        """The device as torch names it."""
+        return torch.device(self.kind)
+
+    def products(self) -> AbstractContextManager[object]:
+        """Inside, matrix products run in `dtype` (torch's autocast); outside, in float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.kind, dtype=self.dtype)
+
+
+def measure(wanted: Hardware) -> Hardware:
+    """`wanted` with everything it leaves open filled in from this machine. Frozen into the resolved recipe."""
+    kind = wanted.device or (
+        "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    )
+    return Hardware(
+        device=kind,
+        dtype=wanted.dtype or ("bfloat16" if _has_bfloat16(kind) else "float32"),
+        threads=wanted.threads or _cores(),
+    )
+
+
+def _has_bfloat16(kind: str) -> bool:
+    """Whether bfloat16 products are run by the hardware and not emulated."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        check = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or getattr(
+            torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None
+        )
+        return bool(check and check())
+    return False
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_device(hardware: Hardware) -> Device:
+    """The device that a resolved recipe's [hardware] names; also sets the number of threads."""
+    full = measure(hardware)
+    if full.threads:
+        torch.set_num_threads(full.threads)
+    assert full.device and full.dtype
+    return Device(full.device, DTYPES[full.dtype])
+
+
+def generator(*seed: object) -> torch.Generator:
+    """A torch random generator for a purpose: the same parts give the same stream, others an unrelated one."""
+    return torch.Generator().manual_seed(random.Random(repr(seed)).getrandbits(63))
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Inside, torch uses only algorithms that give the same bits each time."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

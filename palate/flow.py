@@ -1,0 +1,254 @@
+"""The run order: which stages a recipe asks for, what is finished, what is stale, what comes next.
+
+Controls (design: "Controls") are runs inside a run: `controls/<name>/` holds a changed recipe and only the artifacts
+that differ; everything else is read from the run they belong to. So a control is made by the very same stages.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from palate import metrics, recipe as recipes
+from palate.errors import MissingArtifact, RecipeError
+from palate.recipe import Recipe
+from palate.stages import BY_NAME, STAGES, Stage
+from palate.workspace import FOLDERS, VERSION, Job, Workspace, forget_peak, hashed, write_atomically
+
+RECIPE = "recipe.toml"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the plan."""
+
+    stage: Stage
+    state: Literal["done", "stale", "missing"]
+    why: str
+
+
+def wanted(recipe: Recipe) -> list[Stage]:
+    """The stages whose section is in the recipe, in order."""
+    return [stage for stage in STAGES if getattr(recipe, stage.sections[0]) is not None]
+
+
+def plan(recipe: Recipe, workspace: Workspace) -> list[Step]:
+    """For every stage of the recipe: finished, stale (with the reason) or missing."""
+    steps: list[Step] = []
+    renewed: set[str] = set()  # artifacts that will be made anew, which makes their readers stale
+    for stage in wanted(recipe):
+        if not workspace.has(stage.writes):
+            steps.append(Step(stage, "missing", f"{FOLDERS[stage.writes]} has not been made yet"))
+        elif changed := [need for need in stage.reads if need in renewed]:
+            steps.append(Step(stage, "stale", f"{', '.join(FOLDERS[need] for need in changed)} will be made anew"))
+        elif reason := _stale(stage, recipe, workspace):
+            steps.append(Step(stage, "stale", reason))
+        else:
+            steps.append(Step(stage, "done", f"{workspace.manifest(stage.writes)['seconds']:.0f} s"))
+            continue
+        renewed.add(stage.writes)
+    return steps
+
+
+def _stale(stage: Stage, recipe: Recipe, workspace: Workspace) -> str | None:
+    try:
+        now = _job(stage, recipe, workspace)
+    except MissingArtifact as error:
+        return str(error)
+    before = workspace.manifest(stage.writes)
+    if before["key"] == now.key:
+        return None
+    for name, digest in now.inputs.items():
+        if before["inputs"].get(name) != digest:
+            return f"its input {FOLDERS.get(name, name)} changed"
+    for name, values in now.settings.items():
+        if before["settings"].get(name) != values:
+            return f"[{name}] of the recipe changed" if name != "seed" else "the seed changed"
+    return "something it reads outside the run changed, or another version of Palate made it"
+
+
+def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
+    # Optional inputs (evaluate reads whatever models there are) are those whose stage is not in the recipe.
+    makers = {s.writes for s in wanted(recipe)}
+    inputs: dict[str, str] = {}
+    for need in stage.reads:
+        if workspace.has(need):
+            inputs[need] = str(workspace.manifest(need)["digest"])
+        elif need in makers or stage.name != "evaluate":
+            workspace.read(need)  # raises MissingArtifact
+    if stage.name == "evaluate":
+        for name, control in control_folders(recipe, workspace).items():
+            artifact = "sft" if name == "sft_continued" else "ppo"
+            inputs[f"controls/{name}"] = str(control.manifest(artifact)["digest"]) if control.own(artifact) else ""
+    settings = recipe.section_hash_input(stage.sections)
+    outside: dict[str, str] = {}
+    if stage.outside:
+        outside = importlib.import_module(stage.module).outside(recipe, workspace)
+    key = hashed({"version": VERSION, "inputs": inputs, "settings": settings, "outside": outside, "stage": stage.name})
+    return Job(stage=stage.name, artifact=stage.writes, key=key, inputs=inputs, settings=settings)
+
+
+def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:
+    """Make the artifact of stage `name`; False when the finished one is up to date and nothing was done.
+
+    Raises MissingArtifact when an input is missing and RecipeError when the recipe has no section for the stage.
+    """
+    stage = BY_NAME[name]
+    if getattr(recipe, stage.sections[0]) is None:
+        raise RecipeError(f"the recipe has no [{stage.sections[0]}] section, which `{name}` needs. Add one.")
+    job = _job(stage, recipe, workspace)
+    if workspace.own(stage.writes) and workspace.manifest(stage.writes)["key"] == job.key:
+        return False
+    forget_peak()
+    importlib.import_module(stage.module).run(recipe, workspace.doing(job))
+    return True
+
+
+def run(recipe: Recipe, workspace: Workspace, *, first: str | None = None, last: str | None = None) -> None:
+    """Every stage of the recipe in order, each made only when it is not up to date.
+
+    first: start here (earlier artifacts must be finished); last: stop after this one.
+    """
+    stages = _between(wanted(recipe), first, last)
+    for number, stage in enumerate(stages, start=1):
+        if stage.name == "evaluate":
+            for name in control_folders(recipe, workspace):
+                _run_control(name, recipe, workspace)
+        _announce(f"[{number}/{len(stages)}] {stage.name}: {stage.summary}", stage, recipe, workspace)
+
+
+def _announce(title: str, stage: Stage, recipe: Recipe, workspace: Workspace) -> None:
+    metrics.say(title)
+    if run_stage(stage.name, recipe, workspace):
+        manifest = workspace.manifest(stage.writes)
+        metrics.say(
+            f"      -> {workspace.path(stage.writes)} ({manifest['seconds']:.0f} s, {manifest['peak_mb']:,.0f} MB)"
+        )
+    else:
+        metrics.say(f"      up to date: {workspace.path(stage.writes)}")
+
+
+def _between(stages: list[Stage], first: str | None, last: str | None) -> list[Stage]:
+    names = [stage.name for stage in stages]
+    for name in (first, last):
+        if name is not None and name not in names:
+            raise RecipeError(f"{name} is not a stage of this recipe. Its stages: {', '.join(names)}.")
+    start = names.index(first) if first else 0
+    end = names.index(last) + 1 if last else len(names)
+    if end <= start:
+        raise RecipeError(f"--from {first} comes after --until {last}; nothing would run.")
+    return stages[start:end]
+
+
+# --- controls ----------------------------------------------------------------------------------------------------
+
+
+def control_folders(recipe: Recipe, workspace: Workspace) -> dict[str, Workspace]:
+    """The controls the recipe asks for: name -> the run folder inside this run that holds what differs."""
+    controls = recipe.controls
+    if controls is None or workspace.parent is not None:
+        return {}
+    names = [name for name in ("sft_continued", "placebo") if getattr(controls, name)]
+    return {name: Workspace(workspace.folder / "controls" / name, parent=workspace) for name in names}
+
+
+def _run_control(name: str, recipe: Recipe, workspace: Workspace) -> None:
+    control = control_folders(recipe, workspace)[name]
+    changed = CONTROLS[name](recipe, workspace, control)
+    _write_recipe(changed, control)
+    for stage_name in CONTROL_STAGES[name]:
+        _announce(f"      control {name}: {stage_name}", BY_NAME[stage_name], changed, control)
+
+
+def _placebo(recipe: Recipe, workspace: Workspace, control: Workspace) -> Recipe:
+    """The same pipeline on rankings shuffled within each prompt. Its reward model knows nothing, so the gate is off."""
+    assert recipe.rank and recipe.ppo
+    return recipe.model_copy(
+        update={
+            "rank": recipe.rank.model_copy(update={"shuffled": True}),
+            "ppo": recipe.ppo.model_copy(update={"gate": False}),
+            "controls": None,
+            "evaluate": None,
+        }
+    )
+
+
+def _sft_continued(recipe: Recipe, workspace: Workspace, control: Workspace) -> Recipe:
+    """SFT goes on for the seconds that the reward model and PPO took, counted in steps at SFT's own measured rate.
+
+    The number of steps is measured once and frozen in the control's recipe, so that a resumed run repeats it.
+    """
+    assert recipe.sft
+    steps = None
+    basis = hashed([workspace.manifest(a)["digest"] for a in ("sft", "reward", "ppo")])
+    note = control.folder / "basis.txt"
+    if note.is_file() and (control.folder / RECIPE).is_file() and note.read_text(encoding="utf-8") == basis:
+        frozen = recipes.load(control.folder / RECIPE)
+        steps = frozen.sft.steps if frozen.sft else None
+    if steps is None:
+        rate = recipe.sft.steps / max(workspace.manifest("sft")["seconds"], 0.01)
+        seconds = sum(workspace.manifest(a)["seconds"] for a in ("reward", "ppo"))
+        steps = max(recipe.sft.warmup_steps + 1, math.ceil(rate * seconds))
+        control.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(note, basis)
+    return recipe.model_copy(
+        update={
+            "sft": recipe.sft.model_copy(update={"start": "sft", "steps": steps}),
+            "controls": None,
+            "evaluate": None,
+        }
+    )
+
+
+CONTROLS = {"placebo": _placebo, "sft_continued": _sft_continued}
+CONTROL_STAGES = {"placebo": ("rank", "reward", "ppo"), "sft_continued": ("sft",)}
+
+
+# --- opening a run -------------------------------------------------------------------------------------------------
+
+
+def open_run(recipe: Recipe, folder: Path) -> tuple[Recipe, Workspace]:
+    """The recipe with what is measured on this machine filled in, and its run folder with that recipe written first."""
+    workspace = Workspace(folder)
+    before = folder / RECIPE
+    hardware = recipe.hardware
+    if before.is_file():  # what was measured once stays as it was, so that hashes and resuming stay exact
+        frozen = recipes.load(before).hardware
+        hardware = type(hardware)(
+            **{k: v if v is not None else getattr(frozen, k) for k, v in hardware.model_dump().items()}
+        )
+    if None in hardware.model_dump().values():
+        from palate import device
+
+        hardware = device.measure(hardware)
+    resolved = recipe.model_copy(update={"hardware": hardware})
+    _write_recipe(resolved, workspace)
+    return resolved, workspace
+
+
+def reopen(folder: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Workspace]:
+    """The recipe and workspace of an existing run folder. Raises RecipeError when it is none."""
+    path = folder / RECIPE
+    if not path.is_file():
+        raise RecipeError(f"{folder} is not a run folder: it has no {RECIPE}. `palate run RECIPE --run {folder}` makes it.")
+    changed = list(overrides)
+    recipe = recipes.load(path, changed)
+    return open_run(recipe, folder) if changed else (recipe, Workspace(folder))
+
+
+def _write_recipe(recipe: Recipe, workspace: Workspace) -> None:
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    path, text = workspace.folder / RECIPE, recipes.dump(recipe)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)
+
+
+def stage_costs(workspace: Workspace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(stage name, manifest) of every finished artifact of this run, in order."""
+    for stage in STAGES:
+        if workspace.own(stage.writes):
+            yield stage.name, workspace.manifest(stage.writes)

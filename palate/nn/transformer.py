@@ -1,0 +1,155 @@
+"""The decoder (Touvron et al. 2023, "LLaMA") and the heads that make it a language model or a scorer.
+
+How it differs from Vaswani et al. 2017: normalisation before each layer (RMSNorm, Zhang & Sennrich 2019), rotary
+positions, a gated feed-forward (SwiGLU, Shazeer 2020), no biases, no dropout. A reward model is another type, not a flag.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from palate.nn.attention import Attention, Cache, Rotary, causal_mask
+from palate.nn.config import Shape
+
+
+class Norm(nn.Module):
+    """RMSNorm: x / rms(x) * weight, computed in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps)
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: (silu(x W_gate) * x W_up) W_down."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        # Gate and up in one product; on disk they are two matrices with Hugging Face's names.
+        self.gate_up = nn.Linear(shape.dim, 2 * shape.hidden, bias=False)
+        self.down = nn.Linear(shape.hidden, shape.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each added to the residual stream."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.norm_attention = Norm(shape.dim, shape.norm_eps)
+        self.attention = Attention(shape)
+        self.norm_feed_forward = Norm(shape.dim, shape.norm_eps)
+        self.feed_forward = FeedForward(shape)
+
+    def forward(self, x: Tensor, mask: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
+        x = x + self.attention(self.norm_attention(x), mask, cos, sin, cache, layer)
+        return x + self.feed_forward(self.norm_feed_forward(x))  # type: ignore[no-any-return]
+
+
+class Trunk(nn.Module):
+    """Token ids -> one vector per position. All heads sit on this."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed = nn.Embedding(shape.vocab, shape.dim)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = Norm(shape.dim, shape.norm_eps)
+        self.rotary = Rotary(shape)
+
+    def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:  # (batch, time, dim)
+        """ids (batch, time). segments (batch, time) says which text each position belongs to, 0 is padding;
+        None means every row is one text. Positions count from the start of each text."""
+        if segments is None:
+            segments = torch.ones_like(ids)
+        return self.run(ids, positions_in(segments), causal_mask(segments))
+
+    def run(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
+        """The forward pass with positions (batch, time) and additive mask (batch, 1, time, time so far) given."""
+        cos, sin = self.rotary.at(positions)
+        x = self.embed(ids)
+        if torch.is_autocast_enabled(ids.device.type):
+            mask, cos, sin = (t.to(torch.get_autocast_dtype(ids.device.type)) for t in (mask, cos, sin))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, mask, cos, sin, cache, layer)
+        if cache is not None:
+            cache.length += ids.shape[1]
+        return self.norm(x)  # type: ignore[no-any-return]
+
+
+def positions_in(segments: Tensor) -> Tensor:
+    """(batch, time) positions that start at 0 with every segment; padding (0) counts as a text of its own."""
+    time = segments.shape[1]
+    index = torch.arange(time, device=segments.device).expand_as(segments)
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    first = torch.where(starts, index, torch.zeros_like(index)).cummax(dim=1).values
+    return index - first
+
+
+class LanguageModel(nn.Module):
+    """A trunk that predicts the next token."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(trunk.shape.dim, trunk.shape.vocab, bias=False)
+        if trunk.shape.tied:
+            self.head.weight = trunk.embed.weight
+
+    @property
+    def shape(self) -> Shape:
+        """The shape it was built with."""
+        return self.trunk.shape
+
+    def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Logits (batch, time, vocab) of the token after each position, in the dtype of the products."""
+        return self.head(self.trunk(ids, segments))  # type: ignore[no-any-return]
+
+
+class ScalarModel(nn.Module):
+    """A trunk with scores per position: a reward model (five scores) or a critic (one)."""
+
+    def __init__(self, trunk: Trunk, outputs: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.score = nn.Linear(trunk.shape.dim, outputs, bias=False)
+        # N(0, 1/sqrt(d+1)): scores of order one at the start (Stiennon et al. 2020, code of the paper).
+        nn.init.normal_(self.score.weight, std=1 / math.sqrt(trunk.shape.dim + 1))
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of its trunk."""
+        return self.trunk.shape
+
+    def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
+        """Scores (batch, time, outputs) in float32."""
+        hidden = self.trunk(ids, segments)
+        with torch.autocast(ids.device.type, enabled=False):
+            return self.score(hidden.float())  # type: ignore[no-any-return]
+
+
+def initialise(model: nn.Module, shape: Shape, rng: torch.Generator) -> None:
+    """Every initial weight of a fresh network, in one place.
+
+    Normal with std 0.02, and 0.02/sqrt(2 layers) for the matrices that write to the residual stream, so that its size
+    does not grow with depth (Radford et al. 2019, section 2.3). Norm weights stay 1.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2:
+            continue
+        writes = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
+        std = 0.02 / math.sqrt(2 * shape.layers) if writes else 0.02
+        with torch.no_grad():
+            parameter.normal_(0.0, std, generator=rng)
