@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from palate import metrics, recipe as recipes
+from palate import metrics
+from palate import recipe as recipes
 from palate.errors import MissingArtifact, RecipeError
 from palate.recipe import Recipe
 from palate.stages import BY_NAME, STAGES, Stage
@@ -234,7 +235,9 @@ def reopen(folder: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Workspa
     """The recipe and workspace of an existing run folder. Raises RecipeError when it is none."""
     path = folder / RECIPE
     if not path.is_file():
-        raise RecipeError(f"{folder} is not a run folder: it has no {RECIPE}. `palate run RECIPE --run {folder}` makes it.")
+        raise RecipeError(
+            f"{folder} is not a run folder: it has no {RECIPE}. `palate run RECIPE --run {folder}` makes it."
+        )
     changed = list(overrides)
     recipe = recipes.load(path, changed)
     return open_run(recipe, folder) if changed else (recipe, Workspace(folder))

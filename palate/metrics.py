@@ -95,8 +95,9 @@ class Progress:
 
     def _draw(self) -> None:
         if self._bar is None:
-            from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeRemainingColumn
             from rich.console import Console
+            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
 
             self._bar = Bar(
                 TextColumn("  {task.description}"),

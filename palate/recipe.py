@@ -346,9 +346,7 @@ def _refuse_unknown(kind: type[BaseModel], values: Mapping[str, Any], where: str
     for key, value in values.items():
         if key not in kind.model_fields:
             near = difflib.get_close_matches(key, kind.model_fields, n=1)
-            hint = (
-                f"Did you mean {prefix}{near[0]}?" if near else f"Keys here: {', '.join(sorted(kind.model_fields))}."
-            )
+            hint = f"Did you mean {prefix}{near[0]}?" if near else f"Keys here: {', '.join(sorted(kind.model_fields))}."
             raise RecipeError(f"{where}: {prefix}{key} is not a recipe key. {hint}")
         inner = _section_of(kind.model_fields[key].annotation)
         if inner is not None and isinstance(value, Mapping):

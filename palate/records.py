@@ -39,9 +39,7 @@ class Record:
         missing = [
             name
             for name, f in known.items()
-            if name not in values
-            and f.default is dataclasses.MISSING
-            and f.default_factory is dataclasses.MISSING
+            if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         ]
         if missing:
             raise ValueError(f"a {cls.__name__} needs the field {missing[0]!r}.")

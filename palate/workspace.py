@@ -210,7 +210,9 @@ class Workspace:
                 # The kernel lets go of it when the process dies, however it dies.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise FolderBusy(f"{self.folder} is in use by another palate process; wait for it or stop it.") from None
+                raise FolderBusy(
+                    f"{self.folder} is in use by another palate process; wait for it or stop it."
+                ) from None
             yield
 
 

@@ -1,0 +1,53 @@
+"""Prompts with replies -> padded rows, for scoring, ranking and PPO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Replies:
+    """Rows of prompt and reply, padded on the right; time counts *predicted* positions.
+
+    ids, segments (batch, time + 1): the whole row, and 1 on it / 0 on padding.
+    targets (batch, time): ids shifted by one; mask (batch, time): 1 where the target belongs to the reply.
+    """
+
+    ids: Tensor
+    segments: Tensor
+    mask: Tensor
+
+    @property
+    def inputs(self) -> Tensor:
+        """(batch, time): what the model reads."""
+        return self.ids[:, :-1]
+
+    @property
+    def targets(self) -> Tensor:
+        """(batch, time): what it should predict there."""
+        return self.ids[:, 1:]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, numbers: Tensor | Sequence[int]) -> Replies:
+        """Some of the rows."""
+        return Replies(self.ids[numbers], self.segments[numbers], self.mask[numbers])
+
+
+def lay_out(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], *, pad: int) -> Replies:
+    """Prompt and reply ids (the reply's end marker included) as rows. Sampled ids are used as they are."""
+    length = max(len(p) + len(r) for p, r in zip(prompts, replies, strict=True))
+    ids = torch.full((len(prompts), length), pad, dtype=torch.long)
+    segments = torch.zeros_like(ids)
+    mask = torch.zeros(len(prompts), length - 1)
+    for row, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
+        end = len(prompt) + len(reply)
+        ids[row, :end] = torch.tensor([*prompt, *reply])
+        segments[row, :end] = 1
+        mask[row, len(prompt) - 1 : end - 1] = 1.0
+    return Replies(ids, segments, mask)

@@ -1,0 +1,46 @@
+"""What an interrupted training stage needs to go on: weights, optimizer, step, random state, in one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palate.train.update import Learner
+
+FILE = "resume/state.pt"
+
+
+def save(folder: Path, step: int, learners: Mapping[str, Learner], extra: Mapping[str, Any] | None = None) -> None:
+    """Replace the state in `folder` (an artifact in the making) at once or not at all."""
+    path = folder / FILE
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_suffix(".writing")
+    state = {
+        "step": step,
+        "learners": {
+            name: {"model": learner.model.state_dict(), "optimizer": learner.optimizer.state_dict()}
+            for name, learner in learners.items()
+        },
+        "extra": dict(extra or {}),
+    }
+    with beside.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def load(folder: Path, learners: Mapping[str, Learner]) -> tuple[int, dict[str, Any]]:
+    """Put the saved state back; (steps done, extra). (0, {}) when there is nothing to resume."""
+    path = folder / FILE
+    if not path.exists():
+        return 0, {}
+    state = torch.load(path, weights_only=True)  # nothing but tensors and plain values is unpickled
+    for name, learner in learners.items():
+        learner.model.load_state_dict(state["learners"][name]["model"])
+        learner.optimizer.load_state_dict(state["learners"][name]["optimizer"])
+    return int(state["step"]), dict(state["extra"])
