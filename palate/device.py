@@ -50,7 +50,7 @@ def measure(wanted: Hardware) -> Hardware:
 def _has_bfloat16(kind: str) -> bool:
     """Whether bfloat16 products are run by the hardware and not emulated."""
     if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if kind == "cpu":
         check = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or getattr(
             torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None

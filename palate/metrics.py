@@ -55,7 +55,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def say(text: str) -> None:
     """One line for the person who watches, on standard error (standard output is for results)."""
-    print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Progress:

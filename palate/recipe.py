@@ -232,7 +232,7 @@ class Hardware(Section):
     device: Literal["cpu", "cuda", "mps"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     """Of matrix products; weights and optimizer state stay float32."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
 
 
 class Recipe(Section):

@@ -258,7 +258,7 @@ FORMS: tuple[Form, ...] = (
          french="salade", feminine=True),
     Form(name="pie", courses=("dinner",), cuisines=("English", "French"), technique="bake",
          base=(("flour",), ("butter",), ("onion",)), minutes=(50, 90),
-         mains=_MEAT + ("salmon", "cod", "mushrooms", "potatoes", "pumpkin"), french="tourte", feminine=True),
+         mains=(*_MEAT, "salmon", "cod", "mushrooms", "potatoes", "pumpkin"), french="tourte", feminine=True),
     Form(name="pasta", courses=("dinner", "lunch"), cuisines=("Italian",), technique="boil",
          base=(("pasta",), ("tomatoes", "cheese"), ("oil",)), minutes=(20, 40),
          mains=("chicken", "beef", "salmon", "tuna", "prawns", "crab", "lentils", *_GREEN),
@@ -269,7 +269,7 @@ FORMS: tuple[Form, ...] = (
          french="risotto", feminine=False),
     Form(name="tacos", courses=("lunch", "dinner"), cuisines=("Mexican",), technique="fry",
          base=(("tortillas",), ("peppers",), ("oil",)), minutes=(20, 35),
-         mains=_MEAT + ("cod", "prawns", "kidney beans", "tofu", "cauliflower"),
+         mains=(*_MEAT, "cod", "prawns", "kidney beans", "tofu", "cauliflower"),
          french="tacos", feminine=False, plural=True),
     Form(name="noodles", courses=("dinner", "lunch"), cuisines=("Chinese", "Thai", "Japanese"), technique="fry",
          base=(("noodles",), ("soy sauce",), ("cabbage",), ("oil",)), minutes=(15, 30),
@@ -289,7 +289,7 @@ FORMS: tuple[Form, ...] = (
          french="poêlée", feminine=True),
     Form(name="skewers", courses=("snack", "dinner"), cuisines=("Greek", "Japanese", "Moroccan"), technique="grill",
          base=(("peppers",), ("onion",), ("oil",)), minutes=(20, 40),
-         mains=_MEAT + ("salmon", "prawns", "paneer", "tofu", "mushrooms"),
+         mains=(*_MEAT, "salmon", "prawns", "paneer", "tofu", "mushrooms"),
          french="brochettes", feminine=True, plural=True),
     Form(name="fritters", courses=("snack",), cuisines=("Indian", "English", "Thai"), technique="fry",
          base=(("flour",), ("eggs", "water"), ("onion",), ("oil",)), minutes=(20, 35),
@@ -305,13 +305,13 @@ FORMS: tuple[Form, ...] = (
          french="bol", feminine=False),
     Form(name="pancakes", courses=("breakfast",), cuisines=("French", "English"), technique="fry",
          base=(("flour",), ("milk", "coconut milk"), ("eggs", "oil"), ("sugar",)), minutes=(20, 30),
-         mains=_FRUIT + ("pumpkin",), french="crêpes", feminine=True, plural=True),
+         mains=(*_FRUIT, "pumpkin"), french="crêpes", feminine=True, plural=True),
     Form(name="porridge", courses=("breakfast",), cuisines=("English", "Chinese"), technique="simmer",
          base=(("oats", "rice"), ("milk", "water"), ("sugar", "salt")), minutes=(10, 25),
-         mains=_FRUIT + ("pumpkin",), french="bouillie", feminine=True),
+         mains=(*_FRUIT, "pumpkin"), french="bouillie", feminine=True),
     Form(name="cake", courses=("dessert",), cuisines=("English", "French", "Greek"), technique="bake",
          base=(("flour",), ("butter", "oil"), ("eggs",), ("sugar",)), minutes=(50, 80),
-         mains=_FRUIT + ("carrots", "pumpkin"), french="gâteau", feminine=False),
+         mains=(*_FRUIT, "carrots", "pumpkin"), french="gâteau", feminine=False),
     Form(name="tart", courses=("dessert",), cuisines=("French", "Italian"), technique="bake",
          base=(("flour",), ("butter", "oil"), ("sugar",)), minutes=(40, 70),
          mains=_FRUIT, french="tarte", feminine=True),
@@ -323,7 +323,7 @@ FORMS: tuple[Form, ...] = (
          mains=_FRUIT, french="sorbet", feminine=False),
     Form(name="muffins", courses=("snack", "breakfast"), cuisines=("English", "Mexican"), technique="bake",
          base=(("flour",), ("eggs", "water"), ("oil", "butter"), ("sugar",)), minutes=(30, 45),
-         mains=_FRUIT + ("carrots", "pumpkin"), french="muffins", feminine=False, plural=True),
+         mains=(*_FRUIT, "carrots", "pumpkin"), french="muffins", feminine=False, plural=True),
 )  # fmt: skip
 SWEET = frozenset({"pancakes", "porridge", "cake", "tart", "pudding", "sorbet", "muffins"})
 
@@ -333,15 +333,16 @@ PAST = {
 }  # fmt: skip
 
 _DEGREES = {"chicken": 74, "turkey": 74, "beef": 63, "lamb": 63, "pork": 71, "salmon": 63, "tuna": 63, "cod": 63}
-_SAFETY = tuple(
-    SafetyFact(
-        ingredient=name,
-        note=f"cook the {name} to {degrees} degrees",
-        reason="bacteria can live inside it" if degrees > 63 else "heat kills what lives in it",
-        degrees=degrees,
-    )
-    for name, degrees in _DEGREES.items()
-) + (
+_SAFETY = (
+    *tuple(
+        SafetyFact(
+            ingredient=name,
+            note=f"cook the {name} to {degrees} degrees",
+            reason="bacteria can live inside it" if degrees > 63 else "heat kills what lives in it",
+            degrees=degrees,
+        )
+        for name, degrees in _DEGREES.items()
+    ),
     SafetyFact(ingredient="prawns", note="cook the prawns until they are firm", reason="raw shellfish is a risk"),
     SafetyFact(ingredient="crab", note="cook the crab until it is firm", reason="raw shellfish is a risk"),
     SafetyFact(ingredient="eggs", note="cook the eggs until they are firm", reason="raw eggs can make people ill"),

@@ -1,7 +1,8 @@
 """The decoder (Touvron et al. 2023, "LLaMA") and the heads that make it a language model or a scorer.
 
 How it differs from Vaswani et al. 2017: normalisation before each layer (RMSNorm, Zhang & Sennrich 2019), rotary
-positions, a gated feed-forward (SwiGLU, Shazeer 2020), no biases, no dropout. A reward model is another type, not a flag.
+positions, a gated feed-forward (SwiGLU, Shazeer 2020), no biases, no dropout. A reward model is another type, not a
+flag.
 """
 
 from __future__ import annotations

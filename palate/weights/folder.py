@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from palate.errors import BadInput, Unsupported
 from palate.nn.config import Shape
-from palate.nn.transformer import LanguageModel, ScalarModel, Trunk
+from palate.nn.transformer import Block, LanguageModel, ScalarModel, Trunk
 
 ARCHITECTURES = ("LlamaForCausalLM", "LlamaForSequenceClassification")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -155,10 +155,10 @@ def _shape(config: Mapping[str, Any], folder: Path) -> Shape:
 def _to_disk(trunk: Trunk, prefix: str) -> dict[str, Tensor]:
     shape = trunk.shape
     tensors = {f"{prefix}embed_tokens.weight": trunk.embed.weight, f"{prefix}norm.weight": trunk.norm.weight}
-    for i, block in enumerate(trunk.blocks):
+    for i, block in enumerate(cast(list[Block], trunk.blocks)):
         at = f"{prefix}layers.{i}."
-        query, key, value = block.attention.qkv.weight.split(block.attention.sizes)
-        gate, up = block.feed_forward.gate_up.weight.split(shape.hidden)
+        query, key, value = block.attention.qkv.weight.split_with_sizes(block.attention.sizes)
+        gate, up = block.feed_forward.gate_up.weight.chunk(2)
         tensors |= {
             f"{at}self_attn.q_proj.weight": query,
             f"{at}self_attn.k_proj.weight": key,
