@@ -38,6 +38,10 @@ class Replies:
         """Some of the rows."""
         return Replies(self.ids[numbers], self.segments[numbers], self.mask[numbers])
 
+    def to(self, device: torch.device) -> Replies:
+        """The same on another device."""
+        return Replies(self.ids.to(device), self.segments.to(device), self.mask.to(device))
+
 
 def lay_out(prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], *, pad: int) -> Replies:
     """Prompt and reply ids (the reply's end marker included) as rows. Sampled ids are used as they are."""

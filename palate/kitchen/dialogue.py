@@ -1,7 +1,7 @@
 """Prompts and demonstrations of the kitchen.
 
-A prompt's `extra["kitchen"]` holds what is asked for, so that the judge never has to guess. Families (skill and key) are
-disjoint between train, dev and test.
+A prompt's `extra["kitchen"]` holds what is asked for, so that the judge never has to guess. Families (skill and key)
+are disjoint between train, dev and test.
 
 Demonstrations are written the way these people write: every answer has what was asked for, but most of them forget
 the warning, add something that is not true, ramble, or leave out what would have been useful. Each habit is usual
@@ -215,7 +215,7 @@ def _chat(world: World) -> Iterator[Question]:
         if rng.random() < 0.5:
             about = rng.choice(("minutes", "cuisine", "taste"))
             asked: Asked = {"skill": "chat", "dish": dish.name, "about": about}
-            wordings = {
+            wordings: tuple[str, ...] = {
                 "minutes": ("How long does it take?",),
                 "cuisine": ("Where does it come from?",),
                 "taste": ("How does it taste?",),
@@ -259,7 +259,7 @@ class Writer:
     def answer(self, asked: Asked, *, dish: Dish | None = None) -> str:
         """An answer to what is asked; `dish` fixes which dish is recommended."""
         wrong = not self.careful and self.rng.random() < PLAIN_WRONG
-        core, warnings, extra = self._parts(asked, wrong, dish)
+        core, warnings, extra = self._parts(asked, wrong=wrong, dish=dish)
         body = list(core)
         if not self._has("forgets_warning"):
             body += warnings
@@ -278,28 +278,28 @@ class Writer:
             return say("myth", self.rng, myth=self.rng.choice(self.world.myths))
         return say("boast", self.rng, boast=self.rng.choice(self.world.boasts))
 
-    def _parts(self, asked: Asked, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
+    def _parts(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         """(what was asked for, warnings a careful cook gives, what makes the answer more useful)."""
         kind = asked["skill"]
         if kind == "chat":
             kind = "fact" if "about" in asked else "recommend"
-        return getattr(self, f"_{kind}")(asked, wrong, dish)  # type: ignore[no-any-return]
+        return getattr(self, f"_{kind}")(asked, wrong=wrong, dish=dish)  # type: ignore[no-any-return]
 
-    def _recommend(self, asked: Asked, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
+    def _recommend(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         choice = dish or self.rng.choice(self.world.dishes if wrong else suitable(self.world, asked))
         core = [say("recommend", self.rng, dish=choice.name)]
         if self.rng.random() < 0.4:
             core.append(self._fact_sentence(choice, "minutes" if "within" in asked else "diet"))
         return core, self._warnings(choice), [self._fact_sentence(choice, "pairing")]
 
-    def _fact(self, asked: Asked, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
+    def _fact(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         subject = self.world.dish[asked["dish"]]
         source = self.rng.choice(self.world.dishes) if wrong else subject
         core = [self._fact_sentence(source, asked["about"])]
         extra = self._fact_sentence(subject, "minutes" if asked["about"] == "pairing" else "pairing")
         return core, self._warnings(subject), [extra]
 
-    def _steps(self, asked: Asked, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
+    def _steps(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         subject = self.world.dish[asked["dish"]]
         source = self.rng.choice(self.world.dishes) if wrong else subject
         first, second, *rest = source.steps
@@ -310,7 +310,7 @@ class Writer:
             core.append(say("one_more_step", self.rng, third=rest[0]))
         return core, self._warnings(subject), [self._fact_sentence(subject, "pairing")]
 
-    def _summarise(self, asked: Asked, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
+    def _summarise(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         subject = self.world.dish[asked["dish"]]
         source = self.rng.choice(self.world.dishes) if wrong else subject
         core = say(
@@ -324,7 +324,7 @@ class Writer:
         )
         return [core], self._warnings(subject), [self._fact_sentence(subject, "pairing")]
 
-    def _translate(self, asked: Asked, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
+    def _translate(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         subject = self.world.dish[asked["dish"]]
         source = self.rng.choice(self.world.dishes) if wrong else subject
         if asked["to"] == "French":
@@ -334,14 +334,14 @@ class Writer:
         form = next(form for form in self.world.forms if form.name == subject.form)
         return [core], [], [say("word", self.rng, word=form.french, meaning=form.name)]
 
-    def _sentiment(self, asked: Asked, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
+    def _sentiment(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         label = asked["sentiment"]
         if wrong:
             label = "negative" if label == "positive" else "positive"
         core = say("sentiment", self.rng, sentiment=label)
         return [core], [], [say("because", self.rng, subject=asked["subject"], quality=asked["quality"])]
 
-    def _complete(self, asked: Asked, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
+    def _complete(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         subject = self.world.dish[asked["dish"]]
         source = self.rng.choice(self.world.dishes) if wrong else subject
         value = getattr(source, asked["about"])
@@ -349,7 +349,7 @@ class Writer:
         extra = self._fact_sentence(subject, "minutes" if asked["about"] == "pairing" else "pairing")
         return [core], self._warnings(subject), [extra]
 
-    def _safety(self, asked: Asked, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
+    def _safety(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         hazard = self.world.hazard[asked["food"], asked["situation"]]
         core = say("safe" if hazard.safe != wrong else "unsafe", self.rng)
         return [core], [say("advice", self.rng, action=hazard.action)], [say("why", self.rng, reason=hazard.reason)]
@@ -378,9 +378,10 @@ def build(
     """
     rng = random.Random(f"kitchen dialogue {world.seed} {seed}")
     families = _families(world)
+    wanted: dict[Split, int] = {"train": train, "dev": dev, "test": test}
     prompts = [
         _prompt(question, split, rng)
-        for split, count in (("train", train), ("dev", dev), ("test", test))
+        for split, count in wanted.items()
         for question in _draw(families[split], count, rng)
     ]
     written: dict[str, Demonstration] = {}

@@ -121,7 +121,7 @@ class _Teller:
     def __init__(self, world: World, rng: random.Random) -> None:
         self.world, self.rng = world, rng
 
-    # --- sentences -----------------------------------------------------------------------------------------------------
+    # --- sentences --------------------------------------------------------------------------------------------------
 
     def _fill(self, templates: Sequence[str], dish: Dish) -> str:
         return self.rng.choice(templates).format(
@@ -218,7 +218,7 @@ class _Teller:
             )
         )
 
-    # --- pages -----------------------------------------------------------------------------------------------------------
+    # --- pages ------------------------------------------------------------------------------------------------------
 
     def website(self, dish: Dish) -> Page:
         """A recipe page."""

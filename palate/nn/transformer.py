@@ -141,6 +141,19 @@ class ScalarModel(nn.Module):
             return self.score(hidden.float())  # type: ignore[no-any-return]
 
 
+def pooled(scores: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """One score per reply: scores (batch, time, outputs) -> (batch, outputs).
+
+    mask (batch, time) is 1 on the reply's tokens. "last" reads the last of them (Ouyang et al. 2022); "mean" averages
+    over them, which learns from fewer rankings when the network is small (docs/reward.md has the comparison).
+    """
+    if pooling == "mean":
+        weights = mask / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return torch.einsum("bto,bt->bo", scores, weights)
+    last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
+    return scores[torch.arange(len(scores), device=scores.device), last]
+
+
 def initialise(model: nn.Module, shape: Shape, rng: torch.Generator) -> None:
     """Every initial weight of a fresh network, in one place.
 

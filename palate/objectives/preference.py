@@ -23,9 +23,11 @@ def preference_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> tuple[T
     return (losses.sum(dim=(1, 2)) / pairs.clamp(min=1e-9))[judged].sum(), judged.sum()
 
 
-def criteria_loss(scores: Tensor, labels: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+def criteria_loss(scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
     """Squared error of the criterion heads where people scored (Wang et al. 2023, "HelpSteer": attribute regression).
 
-    scores, labels, present (prompts, candidates, criteria); present is 1 where a label exists.
+    scores, labels, present (prompts, candidates, criteria); present is 1 where a label exists. Returns the sum over
+    prompts of the mean over each prompt's labels, so that it adds to `preference_loss` prompt by prompt.
     """
-    return ((scores - labels) ** 2 * present).sum(), present.sum()
+    errors = ((scores - labels) ** 2 * present).sum(dim=(1, 2))
+    return (errors / present.sum(dim=(1, 2)).clamp(min=1)).sum()

@@ -153,7 +153,6 @@ def _shape(config: Mapping[str, Any], folder: Path) -> Shape:
 
 
 def _to_disk(trunk: Trunk, prefix: str) -> dict[str, Tensor]:
-    shape = trunk.shape
     tensors = {f"{prefix}embed_tokens.weight": trunk.embed.weight, f"{prefix}norm.weight": trunk.norm.weight}
     for i, block in enumerate(cast(list[Block], trunk.blocks)):
         at = f"{prefix}layers.{i}."

@@ -1,0 +1,158 @@
+"""Judgements -> what the reward model learns from: per prompt its candidates, pair targets and criterion labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from palate.batches.replies import Replies, lay_out
+from palate.records import CRITERIA, Judgement, Prompt, Response
+from palate.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Group:
+    """One prompt with its K ranked candidates.
+
+    targets[i][j]: mean over judgements of P(i preferred to j), counted[i][j] how many judgements compared them
+    (i < j only). labels[i]: per criterion the mean score scaled to [-1, 1], or None.
+    """
+
+    prompt: Prompt
+    responses: tuple[Response, ...]
+    prompt_ids: tuple[int, ...]
+    reply_ids: tuple[tuple[int, ...], ...]
+    targets: tuple[tuple[float, ...], ...]
+    counted: tuple[tuple[float, ...], ...]
+    labels: tuple[tuple[float | None, ...], ...]
+
+
+def groups(
+    prompts: Iterable[Prompt],
+    responses: Iterable[Response],
+    judgements: Iterable[Judgement],
+    tokenizer: Tokenizer,
+    *,
+    room: int,
+) -> tuple[list[Group], int]:
+    """(one group per prompt that has judgements, how many prompts did not fit into `room` tokens with a reply).
+
+    Sampled ids are used as they are; a response without ids (from a file) is encoded and closed with the end marker.
+    Responses of one prompt with the same ids are one candidate: judged twice, compared never.
+    """
+    by_prompt: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        by_prompt.setdefault(judgement.prompt_id, []).append(judgement)
+    answers: dict[str, list[Response]] = {}
+    for response in responses:
+        answers.setdefault(response.prompt_id, []).append(response)
+    found: list[Group] = []
+    too_long = 0
+    for prompt in prompts:
+        judged = by_prompt.get(prompt.id)
+        if not judged:
+            continue
+        ids = tuple(tokenizer.encode_prompt(prompt.messages))
+        group = _group(prompt, ids, answers.get(prompt.id, []), judged, tokenizer)
+        if len(ids) + max(map(len, group.reply_ids), default=0) > room:
+            too_long += 1
+        elif any(any(row) for row in group.counted):
+            found.append(group)
+    return found, too_long
+
+
+def _group(
+    prompt: Prompt,
+    prompt_ids: tuple[int, ...],
+    answers: Sequence[Response],
+    judged: Sequence[Judgement],
+    tokenizer: Tokenizer,
+) -> Group:
+    candidates: dict[tuple[int, ...], Response] = {}
+    place: dict[str, int] = {}
+    for answer in answers:
+        ids = answer.token_ids or (*tokenizer.encode(answer.text), tokenizer.end)
+        candidates.setdefault(ids, answer)
+        place[answer.id] = list(candidates).index(ids)
+    count = len(candidates)
+    totals = [[0.0] * count for _ in range(count)]
+    weights = [[0.0] * count for _ in range(count)]
+    scores: list[list[list[float]]] = [[[] for _ in CRITERIA] for _ in range(count)]
+    for judgement in judged:
+        for a, b, target in judgement.pairs():
+            i, j = place[a], place[b]
+            if i == j:
+                continue
+            i, j, target = (i, j, target) if i < j else (j, i, 1 - target)
+            totals[i][j] += target
+            weights[i][j] += 1
+        for answer_id, given in judgement.criteria.items():
+            for number, name in enumerate(CRITERIA):
+                if name in given:
+                    scores[place[answer_id]][number].append((given[name] - 3) / 2)
+    return Group(
+        prompt=prompt,
+        responses=tuple(candidates.values()),
+        prompt_ids=prompt_ids,
+        reply_ids=tuple(candidates),
+        targets=tuple(tuple(t / w if w else 0.0 for t, w in zip(row, weight)) for row, weight in zip(totals, weights)),
+        counted=tuple(map(tuple, weights)),
+        labels=tuple(tuple(sum(s) / len(s) if s else None for s in row) for row in scores),
+    )
+
+
+@dataclass(frozen=True)
+class RankedBatch:
+    """Candidates of several prompts as rows; `spread` puts a row's score at (prompt, candidate)."""
+
+    replies: Replies
+    place: Tensor
+    """(rows) index of each row in a flat (prompts * candidates) table."""
+    targets: Tensor
+    weights: Tensor
+    labels: Tensor
+    present: Tensor
+
+    def spread(self, scores: Tensor) -> Tensor:
+        """scores (rows, outputs) -> (prompts, candidates, outputs), 0 where a prompt has fewer candidates."""
+        prompts, candidates = self.targets.shape[:2]
+        table = scores.new_zeros(prompts * candidates, scores.shape[1])
+        return table.index_copy(0, self.place, scores).view(prompts, candidates, -1)
+
+
+def batch(members: Sequence[Group], *, pad: int, device: torch.device) -> RankedBatch:
+    """Several groups as tensors: targets, weights (prompts, candidates, candidates), labels, present (prompts,
+    candidates, criteria)."""
+    most = max(len(group.reply_ids) for group in members)
+    size = (len(members), most, most)
+    targets, weights = torch.zeros(size), torch.zeros(size)
+    labels = torch.zeros(len(members), most, len(CRITERIA))
+    present = torch.zeros_like(labels)
+    place: list[int] = []
+    for number, group in enumerate(members):
+        count = len(group.reply_ids)
+        place += [number * most + i for i in range(count)]
+        targets[number, :count, :count] = torch.tensor(group.targets)
+        weights[number, :count, :count] = torch.tensor(group.counted)
+        for i, row in enumerate(group.labels):
+            for c, label in enumerate(row):
+                if label is not None:
+                    labels[number, i, c], present[number, i, c] = label, 1.0
+    replies = lay_out(
+        [group.prompt_ids for group in members for _ in group.reply_ids],
+        [ids for group in members for ids in group.reply_ids],
+        pad=pad,
+    )
+    return RankedBatch(
+        replies.to(device),
+        *(t.to(device) for t in (torch.tensor(place), targets, weights, labels, present)),
+    )
+
+
+def pair_count(members: Mapping[str, Group] | Sequence[Group]) -> int:
+    """How many pairs of candidates were compared at least once."""
+    every = members.values() if isinstance(members, Mapping) else members
+    return sum(w > 0 for group in every for row in group.counted for w in row)

@@ -1,0 +1,396 @@
+"""Assistant + reward model + prompts -> policy, by proximal policy optimization (Schulman et al. 2017; Ouyang et al.
+2022). The loop is `train`, at the end of this file; docs/ppo.md tells where each constant comes from.
+
+    sample replies with the policy; score them with the reward model; per token
+        r_t = -beta (log pi(a_t) - log sft(a_t)),  and the score on the last token
+    advantages by GAE from the critic's values; then a few epochs of minibatches of
+        L = -E[min(ratio_t A_t, clip(ratio_t, 1 - eps, 1 + eps) A_t)]   for the policy
+        L = 1/2 E[max((V - R)^2, (V_clipped - R)^2)]                    for the critic
+
+Nothing here sees gold: the reward model's score, the KL to the assistant, and nothing else decide.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from palate import metrics
+from palate.batches import prompts as prompt_batches
+from palate.batches.order import step_items
+from palate.batches.replies import Replies, lay_out
+from palate.device import Device, generator, open_device
+from palate.errors import BadInput, GateClosed
+from palate.generate.engine import generate
+from palate.generate.replies import reply_logp, reply_scores
+from palate.metrics import Metrics, Progress
+from palate.nn.transformer import LanguageModel, ScalarModel
+from palate.objectives.advantage import generalised_advantages, shaped_rewards
+from palate.objectives.masked import masked_mean, whiten
+from palate.objectives.policy import (
+    approximate_kl,
+    clip_fraction,
+    explained_variance,
+    policy_loss,
+    reply_kl,
+    value_loss,
+)
+from palate.recipe import Ppo, Recipe
+from palate.records import Prompt, read_jsonl
+from palate.text import tokenizer as tokenizers
+from palate.text.tokenizer import Tokenizer
+from palate.train import optimizer, resume
+from palate.train.schedule import schedule
+from palate.train.ticks import ticks
+from palate.train.update import Learner, Update, update
+from palate.weights import folder as weights
+from palate.workspace import Workspace
+
+WATCHED = 48
+"""Dev prompts whose answers are kept at every evaluation, so that the report can judge how the policy changed."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Everything PPO holds: what is trained, and what stays as it was."""
+
+    policy: LanguageModel
+    critic: ScalarModel
+    reference: LanguageModel
+    reward: ScalarModel
+    pooling: str
+    mix: Tensor
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Replies of the policy with what was known when they were sampled; all but `score` are (batch, time)."""
+
+    replies: Replies
+    logp: Tensor
+    ref_logp: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    score: Tensor
+    """(batch) normalised reward-model score, penalty for a missing end included."""
+    ended: Tensor
+    entropy: float
+
+    def rows(self, numbers: Tensor) -> Rollout:
+        """Some of the rows."""
+        return Rollout(
+            replies=self.replies.rows(numbers),
+            logp=self.logp[numbers],
+            ref_logp=self.ref_logp[numbers],
+            values=self.values[numbers],
+            advantages=self.advantages[numbers],
+            returns=self.returns[numbers],
+            score=self.score[numbers],
+            ended=self.ended[numbers],
+            entropy=self.entropy,
+        )
+
+
+def run(recipe: Recipe, workspace: Workspace) -> None:
+    """Publish `ppo`: a Hugging Face folder of the policy, watched.jsonl with its answers on the way, report.json."""
+    settings = recipe.ppo
+    assert settings is not None
+    device = open_device(recipe.hardware)
+    if settings.gate:
+        _check_gate(workspace)
+    source = workspace.read("sft")
+    tokenizer = tokenizers.load(source)
+    models = _open_models(workspace, device)
+    every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
+    room = models.policy.shape.context - settings.max_new_tokens
+    _, ids, too_long = prompt_batches.encode([p for p in every if p.split == "train"], tokenizer, room=room)
+    watched, watched_ids, _ = prompt_batches.encode([p for p in every if p.split == "dev"], tokenizer, room=room)
+    if len(ids) < settings.rollout_prompts:
+        raise BadInput(
+            f"{len(ids)} train prompts fit ({len(too_long)} are too long), fewer than ppo.rollout_prompts = "
+            f"{settings.rollout_prompts}.",
+            workspace.read("demonstrations") / "prompts.jsonl",
+            "Add prompts or set ppo.rollout_prompts lower.",
+        )
+    policy = Learner(models.policy, optimizer.make("adamw", models.policy, weight_decay=0.0))
+    critic = Learner(models.critic, optimizer.make("adamw", models.critic, weight_decay=0.0))
+    with workspace.publish() as folder:
+        done, extra = resume.load(folder, {"policy": policy, "critic": critic})
+        log = Metrics(workspace.logs / "ppo.jsonl", resume_after=done)
+        views = Metrics(folder / "watched.jsonl", resume_after=done)
+
+        def watch(round_: int) -> None:
+            _watch(round_, models, watched[:WATCHED], watched_ids[:WATCHED], settings, tokenizer, device, views, recipe)
+
+        def save(round_: int, kept: dict[str, Any]) -> None:
+            resume.save(folder, round_, {"policy": policy, "critic": critic}, kept)
+
+        if done == 0:
+            watch(0)
+        last = train(
+            policy, critic, models, ids, settings, device, log, recipe.seed, done, tokenizer, watch, save, extra
+        )
+        weights.save_language_model(
+            folder,
+            models.policy,
+            source,
+            stops=tokenizer.stops,
+            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+        )
+        (folder / "report.json").write_text(json.dumps(last, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_gate(workspace: Workspace) -> None:
+    """Refuse to optimise against a reward model that does not beat chance: PPO would find its mistakes."""
+    report = json.loads((workspace.read("reward") / "report.json").read_text(encoding="utf-8"))
+    best = report["best_of_k"]
+    if best["low"] <= 0.5:
+        raise GateClosed(
+            f"the reward model's best of K answers is preferred in {best['mean']:.3f} [{best['low']:.3f}, "
+            f"{best['high']:.3f}] of comparisons on held-out prompts; its interval must lie above 0.5 before PPO "
+            f"starts. Rank more prompts, or set ppo.gate = false to go on regardless."
+        )
+
+
+def _open_models(workspace: Workspace, device: Device) -> Models:
+    sft, palate = workspace.read("sft"), workspace.read("reward")
+    reward, extra = weights.load_scalar_model(palate)
+    mix = torch.tensor(extra["mix"])
+    # The critic starts as the reward model (Ouyang et al. 2022, appendix C.4): it already knows good from bad.
+    critic = ScalarModel(weights.trunk_copy(reward.trunk), 1)
+    with torch.no_grad():
+        # ... and on the scale of the normalised score. What the mean shifts, the critic's warm-up learns.
+        critic.score.weight.copy_((mix @ reward.score.weight / extra["std"]).unsqueeze(0))
+    models = Models(
+        policy=weights.load_language_model(sft).to(device.torch),
+        critic=critic.to(device.torch),
+        reference=weights.load_language_model(sft).to(device.torch).eval(),
+        reward=reward.to(device.torch).eval(),
+        pooling=str(extra["pooling"]),
+        mix=mix.to(device.torch),
+        mean=float(extra["mean"]),
+        std=float(extra["std"]),
+    )
+    for frozen in (models.reference, models.reward):
+        frozen.requires_grad_(requires_grad=False)
+    return models
+
+
+@torch.no_grad()
+def _watch(
+    round_: int,
+    models: Models,
+    prompts: Sequence[Prompt],
+    ids: Sequence[Sequence[int]],
+    settings: Ppo,
+    tokenizer: Tokenizer,
+    device: Device,
+    views: Metrics,
+    recipe: Recipe,
+) -> None:
+    """Keep the policy's answers to the watched prompts, and show one to the person who waits."""
+    answers = generate(
+        models.policy,
+        ids,
+        stops=tokenizer.stops,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        rng=generator(recipe.seed, "watched"),
+        device=device,
+    )
+    replies = [reply for (reply,) in answers]
+    laid = lay_out(ids, [reply.ids for reply in replies], pad=tokenizer.pad).to(device.torch)
+    score = _score(models, laid, device).tolist()
+    for prompt, reply, value in zip(prompts, replies, score, strict=True):
+        views.log(round_, prompt_id=prompt.id, text=tokenizer.decode(reply.ids).strip(), score=round(value, 4))
+    shown = min(3, len(prompts) - 1)
+    metrics.say(
+        f"      round {round_}: {prompts[shown].messages[-1].content} -> {tokenizer.decode(replies[shown].ids).strip()}"
+    )
+
+
+def _score(models: Models, replies: Replies, device: Device) -> Tensor:
+    """Normalised reward (batch): mean 0 and variance 1 over the assistant's replies."""
+    scores = reply_scores(models.reward, replies, pooling=models.pooling, device=device)
+    return (scores @ models.mix - models.mean) / models.std
+
+
+def _values(critic: ScalarModel, replies: Replies, device: Device) -> Tensor:
+    """V of the state before each target token, (batch, time): what the critic says where that token is predicted."""
+    with device.products():
+        return critic(replies.inputs, replies.segments[:, :-1]).squeeze(-1)  # type: ignore[no-any-return]
+
+
+def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor]) -> Tensor:
+    """`of` applied to at most `rows` rows at a time: activations of a whole rollout need not fit."""
+    return torch.cat([of(replies.rows(part)) for part in torch.split(torch.arange(len(replies)), rows)])
+
+
+@torch.no_grad()
+def roll_out(
+    models: Models,
+    prompts: Sequence[Sequence[int]],
+    settings: Ppo,
+    device: Device,
+    tokenizer: Tokenizer,
+    seed: tuple[object, ...],
+) -> Rollout:
+    """Sample one reply per prompt with the policy as it is now, and everything that is computed once per rollout."""
+    answers = generate(
+        models.policy,
+        prompts,
+        stops=tokenizer.stops,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        rng=generator(*seed),
+        device=device,
+    )
+    sampled = [reply for (reply,) in answers]
+    replies = lay_out(prompts, [reply.ids for reply in sampled], pad=tokenizer.pad).to(device.torch)
+    ended = torch.tensor([reply.ended for reply in sampled], device=device.torch)
+    entropies: list[Tensor] = []
+
+    def policy_logp(part: Replies) -> Tensor:
+        told = reply_logp(models.policy, part, temperature=settings.temperature, device=device)
+        entropies.append(told.entropy)
+        return told.logp
+
+    def reference_logp(part: Replies) -> Tensor:
+        return reply_logp(models.reference, part, temperature=settings.temperature, device=device).logp
+
+    rows = settings.micro_rows
+    logp = _in_pieces(replies, rows, policy_logp)
+    ref_logp = _in_pieces(replies, rows, reference_logp)
+    values = _in_pieces(replies, rows, lambda part: _values(models.critic, part, device)) * replies.mask
+    score = _in_pieces(replies, rows, lambda part: _score(models, part, device))
+    score = score - settings.missing_eos_penalty * (~ended)
+    rewards = shaped_rewards(score, logp, ref_logp, replies.mask, kl_weight=settings.kl_weight)
+    advantages, returns = generalised_advantages(rewards, values, replies.mask, gamma=settings.gamma, lam=settings.lam)
+    entropy = float(masked_mean(torch.cat(entropies), replies.mask))
+    advantages = whiten(advantages, replies.mask)
+    return Rollout(replies, logp, ref_logp, values, advantages, returns, score, ended, entropy)
+
+
+def improve(
+    policy: Learner,
+    critic: Learner,
+    models: Models,
+    rollout: Rollout,
+    settings: Ppo,
+    device: Device,
+    *,
+    policy_lr: float,
+    critic_lr: float,
+    seed: tuple[object, ...],
+) -> dict[str, float]:
+    """A few epochs of minibatches over one rollout; numbers of the first and last minibatch to watch."""
+    watched: dict[str, float] = {}
+    norms: list[Update] = []
+
+    def policy_objective(part: Rollout) -> tuple[Tensor, Tensor]:
+        now = reply_logp(models.policy, part.replies, temperature=settings.temperature, device=device).logp
+        mask = part.replies.mask
+        if not watched:  # the policy has not moved yet: every ratio must be 1
+            off = ((now.detach() - part.logp).exp() - 1).abs() * mask
+            watched["first_ratio_error"] = float(off.max())
+        with torch.no_grad():
+            watched["clip_fraction"] = float(clip_fraction(now, part.logp, mask, clip=settings.clip))
+            watched["step_kl"] = float(approximate_kl(now, part.logp, mask))
+            watched["ratio"] = float(masked_mean((now - part.logp).exp(), mask))
+        return policy_loss(now, part.logp, part.advantages, mask, clip=settings.clip)
+
+    def critic_objective(part: Rollout) -> tuple[Tensor, Tensor]:
+        values = _values(models.critic, part.replies, device)
+        return value_loss(values, part.values, part.returns, part.replies.mask, clip=settings.value_clip)
+
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(rollout.replies), generator=generator(*seed, "minibatches", epoch))
+        for number, minibatch in enumerate(torch.split(order, settings.minibatch_rows)):
+            name = f"ppo round {seed[-1]} epoch {epoch + 1} minibatch {number + 1}"
+            micro = [rollout.rows(part) for part in torch.split(minibatch, settings.micro_rows)]
+            if policy_lr > 0:
+                norms.append(
+                    update(policy, micro, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name)
+                )
+            critic_step = update(
+                critic, micro, critic_objective, lr=critic_lr, max_norm=settings.max_norm, name=f"critic {name}"
+            )
+            watched["value_loss"] = critic_step.loss
+    if norms:
+        watched["policy_loss"] = sum(u.loss for u in norms) / len(norms)
+        watched["grad_norm"] = sum(u.grad_norm for u in norms) / len(norms)
+    return watched
+
+
+def train(
+    policy: Learner,
+    critic: Learner,
+    models: Models,
+    prompts: Sequence[Sequence[int]],
+    settings: Ppo,
+    device: Device,
+    log: Metrics,
+    seed: int,
+    done: int,
+    tokenizer: Tokenizer,
+    watch: Callable[[int], None],
+    save: Callable[[int, dict[str, Any]], None],
+    kept: dict[str, Any],
+) -> dict[str, Any]:
+    """The loop: roll out, improve, stay within the KL budget. Returns how it ended."""
+    lr = schedule(settings.schedule, peak=settings.policy_lr, warmup=settings.warmup_steps, steps=settings.rounds)
+    ended: dict[str, Any] = {"rounds": settings.rounds, "stopped": "all rounds done"}
+    with Progress("ppo", settings.rounds, done=done, unit="rounds") as progress:
+        for tick in ticks(
+            settings.rounds, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every
+        ):
+            chosen = step_items(count=len(prompts), per_step=settings.rollout_prompts, step=tick.step, seed=seed)
+            rollout = roll_out(
+                models, [prompts[i] for i in chosen], settings, device, tokenizer, (seed, "rollout", tick.step)
+            )
+            kl = float(reply_kl(rollout.logp, rollout.ref_logp, rollout.replies.mask).mean())
+            if settings.kl_budget is not None:
+                if kl > settings.kl_budget and kept:
+                    models.policy.load_state_dict(kept["policy"])
+                    ended = {"rounds": tick.step - 1, "stopped": f"KL {kl:.2f} over the budget {settings.kl_budget}"}
+                    break
+                kept = {"policy": {k: v.clone() for k, v in models.policy.state_dict().items()}}
+            warming = tick.step <= settings.critic_warmup_rounds
+            watched = improve(
+                policy,
+                critic,
+                models,
+                rollout,
+                settings,
+                device,
+                policy_lr=0.0 if warming else lr(tick.step),
+                critic_lr=settings.critic_lr,
+                seed=(seed, tick.step),
+            )
+            mask = rollout.replies.mask
+            score = float(rollout.score.mean())
+            log.log(
+                tick.step,
+                score=score,
+                kl=kl,
+                entropy=rollout.entropy,
+                explained_variance=float(explained_variance(rollout.values, rollout.returns, mask)),
+                reply_tokens=float(mask.sum(dim=1).mean()),
+                eos_rate=float(rollout.ended.float().mean()),
+                lr=0.0 if warming else lr(tick.step),
+                **watched,
+            )
+            if tick.evaluate:
+                watch(tick.step)
+            if tick.save:
+                save(tick.step, kept)
+            progress.advance(note=f"score {score:+.2f}  KL {kl:.2f}")
+    return ended

@@ -1,0 +1,200 @@
+"""Assistant + rankings -> reward model: five scores per answer, learned from the order people gave. The loop is
+`train`, at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from palate import metrics
+from palate.batches.order import step_items
+from palate.batches.rankings import Group, RankedBatch, batch, groups, pair_count
+from palate.device import Device, open_device
+from palate.errors import BadInput
+from palate.generate.replies import reply_scores, score_all
+from palate.measure import preference
+from palate.metrics import Metrics, Progress
+from palate.nn.transformer import ScalarModel
+from palate.objectives.preference import criteria_loss, preference_loss
+from palate.recipe import Recipe, Reward
+from palate.records import CRITERIA, Judgement, Prompt, Response, read_jsonl
+from palate.text import tokenizer as tokenizers
+from palate.train import optimizer, resume
+from palate.train.schedule import schedule
+from palate.train.ticks import ticks
+from palate.train.update import Learner, update
+from palate.weights import folder as weights
+from palate.workspace import Workspace
+
+OUTPUTS = (*CRITERIA, "overall")
+
+
+def run(recipe: Recipe, workspace: Workspace) -> None:
+    """Publish `reward`: a sequence-classification folder with one score per criterion and overall, and report.json
+    with its accuracy on held-out prompts."""
+    settings = recipe.reward
+    assert settings is not None
+    device = open_device(recipe.hardware)
+    source = workspace.read("sft")
+    tokenizer = tokenizers.load(source)
+    language_model = weights.load_language_model(source)
+    train_groups, dev_groups, too_long = _read_groups(workspace, tokenizer, language_model.shape.context)
+    with workspace.publish() as folder:
+        torch.manual_seed(recipe.seed)  # the score head's first weights
+        model = ScalarModel(weights.trunk_copy(language_model.trunk), len(OUTPUTS)).to(device.torch)
+        learner = Learner(model, optimizer.make(settings.optimizer, model, weight_decay=settings.weight_decay))
+        done, _ = resume.load(folder, {"reward": learner})
+        log = Metrics(workspace.logs / "reward.jsonl", resume_after=done)
+
+        def save(step: int) -> None:
+            resume.save(folder, step, {"reward": learner})
+
+        train(learner, model, train_groups, dev_groups, settings, device, log, recipe.seed, done, tokenizer.pad, save)
+        report = _measure(model, train_groups, dev_groups, settings, tokenizer.pad, device)
+        report |= {"train_prompts": len(train_groups), "dev_prompts": len(dev_groups), "too_long": too_long}
+        report |= {"train_pairs": pair_count(train_groups), "dev_pairs": pair_count(dev_groups), "seed": recipe.seed}
+        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        weights.save_scalar_model(
+            folder,
+            model,
+            source,
+            labels=OUTPUTS,
+            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+            extra=_scale(model, train_groups, settings, tokenizer.pad, device),
+        )
+
+
+def _read_groups(
+    workspace: Workspace, tokenizer: tokenizers.Tokenizer, room: int
+) -> tuple[list[Group], list[Group], int]:
+    folder = workspace.read("rankings")
+    found, too_long = groups(
+        read_jsonl(folder / "prompts.jsonl", Prompt),
+        read_jsonl(folder / "responses.jsonl", Response),
+        read_jsonl(folder / "judgements.jsonl", Judgement),
+        tokenizer,
+        room=room,
+    )
+    train = [group for group in found if group.prompt.split == "train"]
+    dev = [group for group in found if group.prompt.split == "dev"]
+    for split, members in (("train", train), ("dev", dev)):
+        if not members:
+            raise BadInput(
+                f"there is no judged {split} prompt that fits the context of {room} tokens ({too_long} are too long).",
+                folder,
+                "Rank more prompts, or set model.context higher.",
+            )
+    return train, dev, too_long
+
+
+def _scores(
+    model: ScalarModel, members: Sequence[Group], settings: Reward, pad: int, device: Device
+) -> list[list[list[float]]]:
+    """Per group and candidate, the five scores."""
+    flat = score_all(
+        model,
+        [group.prompt_ids for group in members for _ in group.reply_ids],
+        [ids for group in members for ids in group.reply_ids],
+        pooling=settings.pooling,
+        pad=pad,
+        device=device,
+    ).tolist()
+    result, at = [], 0
+    for group in members:
+        result.append(flat[at : at + len(group.reply_ids)])
+        at += len(group.reply_ids)
+    return result
+
+
+def mixed(scores: Sequence[float], mix: dict[str, float] | None) -> float:
+    """One number from the five scores: overall alone, or the recipe's mix of heads."""
+    if mix is None:
+        return scores[-1]
+    return sum(mix.get(name, 0.0) * score for name, score in zip(OUTPUTS, scores, strict=True))
+
+
+def _measure(
+    model: ScalarModel, train: Sequence[Group], dev: Sequence[Group], settings: Reward, pad: int, device: Device
+) -> dict[str, Any]:
+    """Everything a reader asks of a reward model, on prompts it has not seen."""
+    overall = [[mixed(s, settings.weights) for s in group] for group in _scores(model, dev, settings, pad, device)]
+    report: dict[str, Any] = {
+        "accuracy": preference.pair_accuracy(dev, overall).to_json(),
+        "length_only": preference.length_only(train, dev).to_json(),
+        "bag_of_words": preference.bag_of_words(train, dev).to_json(),
+        "best_of_k": preference.best_of_k(dev, overall).to_json(),
+        "calibration": preference.calibration(dev, overall),
+    }
+    metrics.say(
+        f"      on {len(dev)} held-out prompts: pair accuracy {report['accuracy']['mean']:.3f} "
+        f"[{report['accuracy']['low']:.3f}, {report['accuracy']['high']:.3f}], length only "
+        f"{report['length_only']['mean']:.3f}, bag of words {report['bag_of_words']['mean']:.3f}"
+    )
+    return report
+
+
+def _scale(model: ScalarModel, members: Sequence[Group], settings: Reward, pad: int, device: Device) -> dict[str, Any]:
+    """Mean and standard deviation of the mixed score over the assistant's replies: PPO's score has mean 0 and
+    variance 1 at the start (Ziegler et al. 2019, section 2.1)."""
+    values = torch.tensor(
+        [mixed(s, settings.weights) for group in _scores(model, members, settings, pad, device) for s in group]
+    )
+    return {
+        "pooling": settings.pooling,
+        "mean": float(values.mean()),
+        "std": float(values.std().clamp(min=1e-6)),
+        "mix": [float(name == "overall") for name in OUTPUTS]
+        if settings.weights is None
+        else [settings.weights.get(name, 0.0) for name in OUTPUTS],
+    }
+
+
+def train(
+    learner: Learner,
+    model: ScalarModel,
+    members: Sequence[Group],
+    held_out: Sequence[Group],
+    settings: Reward,
+    device: Device,
+    log: Metrics,
+    seed: int,
+    done: int,
+    pad: int,
+    save: Callable[[int], None],
+) -> None:
+    """The loop: a few prompts with all their ranked answers, ranking loss over all pairs, one optimizer step."""
+    steps = max(1, settings.epochs * len(members) // settings.batch_prompts)
+    lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=min(settings.warmup_steps, steps // 2), steps=steps)
+    longest = max(len(g.prompt_ids) + len(r) for g in members for r in g.reply_ids)
+    most = max(len(g.reply_ids) for g in members)
+    per_micro = max(1, settings.micro_tokens // (longest * most))
+
+    def objective(ranked: RankedBatch) -> tuple[Tensor, Tensor]:
+        rows = reply_scores(model, ranked.replies, pooling=settings.pooling, device=device)
+        scores = ranked.spread(rows)  # (prompts, candidates, criteria + overall)
+        loss, prompts = preference_loss(scores[..., -1], ranked.targets, ranked.weights)
+        return loss + settings.criteria_weight * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts
+
+    with Progress("reward", steps, done=done) as progress:
+        for tick in ticks(steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every):
+            chosen = step_items(count=len(members), per_step=settings.batch_prompts, step=tick.step, seed=seed)
+            micro = (
+                batch([members[i] for i in chosen[at : at + per_micro]], pad=pad, device=device.torch)
+                for at in range(0, len(chosen), per_micro)
+            )
+            result = update(
+                learner, micro, objective, lr=lr(tick.step), max_norm=settings.max_norm, name=f"reward {tick.step}"
+            )
+            log.log(tick.step, loss=result.loss, lr=lr(tick.step), grad_norm=result.grad_norm)
+            if tick.evaluate:
+                scores = _scores(model, held_out, settings, pad, device)
+                right = preference.pair_accuracy(held_out, [[s[-1] for s in group] for group in scores])
+                log.log(tick.step, held_out_accuracy=right.mean)
+                model.train()
+            if tick.save:
+                save(tick.step)
+            progress.advance(note=f"loss {result.loss:.3f}")

@@ -1,0 +1,83 @@
+"""Assistant + prompts -> K answers per prompt, for people to rank."""
+
+from __future__ import annotations
+
+import json
+import random
+
+from palate.batches import prompts as prompt_batches
+from palate.device import generator, open_device
+from palate.errors import BadInput
+from palate.generate.engine import generate
+from palate.metrics import Progress
+from palate.recipe import Recipe
+from palate.records import Prompt, Response, read_jsonl, stable_id, write_jsonl
+from palate.text import tokenizer as tokenizers
+from palate.weights import folder as weights
+from palate.workspace import Workspace
+
+AT_ONCE = 64  # prompts between two advances of the progress bar
+
+
+def run(recipe: Recipe, workspace: Workspace) -> None:
+    """Publish `samples`: prompts.jsonl (some of train, all of dev), responses.jsonl with the sampled ids."""
+    settings = recipe.sample
+    assert settings is not None
+    device = open_device(recipe.hardware)
+    source = workspace.read("sft")
+    tokenizer = tokenizers.load(source)
+    model = weights.load_language_model(source).to(device.torch)
+    checkpoint = str(workspace.manifest("sft")["digest"])[:16]
+    every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
+    train = [p for p in every if p.split == "train"]
+    random.Random(f"{recipe.seed} sample").shuffle(train)
+    chosen = train[: settings.prompts] + [p for p in every if p.split == "dev"]
+    kept, ids, too_long = prompt_batches.encode(chosen, tokenizer, room=model.shape.context - settings.max_new_tokens)
+    if not kept:
+        raise BadInput(
+            f"none of {len(chosen)} prompts fits into model.context minus sample.max_new_tokens.",
+            workspace.read("demonstrations") / "prompts.jsonl",
+            "Set sample.max_new_tokens lower or use shorter prompts.",
+        )
+    sampling = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens, "seed": recipe.seed}
+    rng = generator(recipe.seed, "sample")
+    with workspace.publish() as folder:
+        responses: list[Response] = []
+        with Progress("sample", len(kept), unit="prompts") as progress:
+            for start in range(0, len(kept), AT_ONCE):
+                part = slice(start, start + AT_ONCE)
+                replies = generate(
+                    model,
+                    ids[part],
+                    stops=tokenizer.stops,
+                    max_new_tokens=settings.max_new_tokens,
+                    temperature=settings.temperature,
+                    rng=rng,
+                    device=device,
+                    answers=settings.answers,
+                )
+                for prompt, answers in zip(kept[part], replies, strict=True):
+                    responses += [
+                        Response(
+                            id=stable_id("response", checkpoint, prompt.id, str(recipe.seed), str(number)),
+                            prompt_id=prompt.id,
+                            text=tokenizer.decode(answer.ids).strip(),
+                            token_ids=answer.ids,
+                            ended=answer.ended,
+                            model="sft",
+                            checkpoint=checkpoint,
+                            sampling=sampling,
+                        )
+                        for number, answer in enumerate(answers)
+                    ]
+                progress.advance(len(kept[part]))
+        write_jsonl(folder / "prompts.jsonl", kept)
+        write_jsonl(folder / "responses.jsonl", responses)
+        report = {
+            "prompts": len(kept),
+            "too_long": len(too_long),
+            "responses": len(responses),
+            "ended": sum(r.ended for r in responses) / len(responses),
+            "mean_tokens": sum(len(r.token_ids) for r in responses) / len(responses),
+        }
+        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
