@@ -1,0 +1,1 @@
+"""People's work: demonstrations, prompts, responses and judgements. It outlives runs."""

@@ -1,0 +1,1 @@
+"""Alembic migrations of the feedback store; `store.open_store` runs them."""

@@ -1,0 +1,498 @@
+"""All models and controls -> report.json and report.html: what each stage changed, against controls, with intervals.
+
+Every model answers the dev prompts at each temperature; its best one is chosen there, once, and used on test. Where the
+recipe has the kitchen, gold judges; elsewhere the learned reward does, and the report says so: it then shows what PPO
+was told to do, not that people like it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palate import metrics
+from palate.batches import prompts as prompt_batches
+from palate.batches.rankings import Group, groups
+from palate.batches.shards import Shard
+from palate.device import Device, generator, open_device
+from palate.errors import BadInput
+from palate.generate.engine import Reply, generate
+from palate.generate.replies import logp_all, score_all
+from palate.kitchen import dialogue, knowledge, panel
+from palate.kitchen.judge import Judge as Gold
+from palate.kitchen.judge import kitchen_prompt
+from palate.measure import answers as measure
+from palate.measure.answers import Answers, Judge
+from palate.measure.bits import ByteNgram, bits_per_byte
+from palate.measure.intervals import bootstrap
+from palate.metrics import Progress
+from palate.nn.transformer import LanguageModel, ScalarModel
+from palate.recipe import Evaluate, Recipe
+from palate.records import Judgement, Prompt, Response, read_jsonl, stable_id
+from palate.report import page
+from palate.text import tokenizer as tokenizers
+from palate.text.tokenizer import Tokenizer
+from palate.weights import folder as weights
+from palate.workspace import FOLDERS, MAKERS, Workspace
+
+TASKS = {"completion": "complete", "translation": "translate", "summarisation": "summarise", "sentiment": "sentiment"}
+"""The mission's four tasks -> the skill of their prompts."""
+NGRAM_ORDER = 5
+NGRAM_BYTES = 3_000_000
+"""Training text of the n-gram baseline; counts of more would fill the memory of a laptop."""
+SIDE_BY_SIDE = 10
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every model is measured with."""
+
+    settings: Evaluate
+    tokenizer: Tokenizer
+    device: Device
+    reward: ScalarModel | None
+    pooling: str
+    mix: tuple[float, ...]
+    judge: Judge | None
+    """Gold where the world is known; None where only the learned reward can judge."""
+    dev: tuple[Prompt, ...]
+    test: tuple[Prompt, ...]
+    seed: int
+
+    def encoded(self, prompts: Sequence[Prompt], *, plain: bool) -> list[list[int]]:
+        """Ids of prompts: as chats, or as the questions of a forum page for a model that never saw a chat."""
+        if not plain:
+            return [self.tokenizer.encode_prompt(prompt.messages) for prompt in prompts]
+        return [
+            [self.tokenizer.bos, *self.tokenizer.encode(f"Question: {p.messages[-1].content}\n\nAnswer:")]
+            for p in prompts
+        ]
+
+    def learned(self, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]]) -> list[float]:
+        """The reward model's mixed score of each reply."""
+        assert self.reward is not None
+        chats = self.encoded(prompts, plain=False)
+        scores = score_all(self.reward, chats, ids, pooling=self.pooling, pad=self.tokenizer.pad, device=self.device)
+        return [float(v) for v in (scores @ torch.tensor(self.mix))]
+
+    def answer(
+        self,
+        name: str,
+        model: LanguageModel,
+        prompts: Sequence[Prompt],
+        temperature: float,
+        *,
+        plain: bool = False,
+        best_of: int = 1,
+    ) -> Answers:
+        """One judged answer per prompt; with `best_of` the one of several that the reward model likes most."""
+        # The same random numbers for every model, so that paired differences lose the noise of the draw.
+        rng = generator(self.seed, "evaluate", temperature, best_of)
+        replies = generate(
+            model,
+            self.encoded(prompts, plain=plain),
+            stops=self.tokenizer.stops,
+            max_new_tokens=self.settings.max_new_tokens,
+            temperature=temperature,
+            rng=rng,
+            device=self.device,
+            answers=best_of,
+        )
+        chosen = self._best(prompts, replies) if best_of > 1 else [reply for (reply,) in replies]
+        texts = [self._text(reply, plain=plain) for reply in chosen]
+        ids = tuple(reply.ids for reply in chosen)
+        if self.judge is not None:
+            scores = [self.judge(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+        else:
+            scores = [{"overall": value} for value in self.learned(prompts, ids)]
+        ended = sum(reply.ended for reply in chosen) / len(chosen)
+        return Answers(name, temperature, tuple(prompts), ids, tuple(texts), tuple(scores), ended)
+
+    def _text(self, reply: Reply, *, plain: bool) -> str:
+        text = self.tokenizer.decode(reply.ids)
+        # A base model goes on with the thread after its answer; the answer ends where the paragraph does.
+        return (text.strip().split("\n\n")[0] if plain else text).strip()
+
+    def _best(self, prompts: Sequence[Prompt], replies: Sequence[Sequence[Reply]]) -> list[Reply]:
+        flat = [(prompt, reply) for prompt, several in zip(prompts, replies, strict=True) for reply in several]
+        scores = self.learned([p for p, _ in flat], [r.ids for _, r in flat])
+        chosen, at = [], 0
+        for several in replies:
+            part = scores[at : at + len(several)]
+            chosen.append(several[part.index(max(part))])
+            at += len(several)
+        return chosen
+
+
+def run(recipe: Recipe, workspace: Workspace) -> None:
+    """Publish `report`: report.json and report.html."""
+    settings = recipe.evaluate
+    assert settings is not None
+    device = open_device(recipe.hardware)
+    with workspace.publish() as folder:
+        bench = _bench(recipe, workspace, device)
+        models = _models(workspace, recipe, device)
+        report, answers = _compare(bench, models)
+        report |= _header(recipe, bench)
+        tokens, base = workspace.read("tokens"), models["base"]
+        held_out = Shard(tokens, "val")
+        report["bits_per_byte"] = {
+            name: round(bits_per_byte(models[name], held_out, device, width=base.shape.context), 4)
+            for name in ("base", "sft", "policy")
+            if name in models
+        }
+        report["bits_per_byte"]["ngram_5"] = round(_ngram(recipe, workspace, tokens), 4)
+        if workspace.has("reward"):
+            report["reward"] = _reward(recipe, workspace, bench)
+        story = {
+            "opening": _opening(recipe, bench, models),
+            "side_by_side": _side_by_side(answers),
+            "curves": {
+                name: metrics.read(workspace.logs / f"{name}.jsonl") for name in ("pretrain", "sft", "reward", "ppo")
+            },
+            "over_optimisation": _over_optimisation(bench, workspace),
+            "collection": json.loads((workspace.read("corpus") / "report.json").read_text(encoding="utf-8")),
+            "rankings": _optional(workspace, "rankings"),
+        }
+        report["over_optimisation"] = story["over_optimisation"]
+        report["stages"] = _costs(workspace)
+        (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "report.html").write_text(page.render(report, story), encoding="utf-8")
+
+
+def _bench(recipe: Recipe, workspace: Workspace, device: Device) -> Bench:
+    settings = recipe.evaluate
+    assert settings is not None
+    source = workspace.read("sft") if workspace.has("sft") else workspace.read("base")
+    tokenizer = tokenizers.load(source)
+    reward, pooling, mix = None, "mean", ()
+    if workspace.has("reward"):
+        loaded, extra = weights.load_scalar_model(workspace.read("reward"))
+        reward, pooling, mix = loaded.to(device.torch).eval(), str(extra["pooling"]), tuple(extra["mix"])
+    every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
+    context = json.loads((source / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    kept, _, _ = prompt_batches.encode(every, tokenizer, room=context - settings.max_new_tokens)
+    splits = {name: tuple(p for p in kept if p.split == name) for name in ("dev", "test")}
+    for name, members in splits.items():
+        if not members:
+            raise BadInput(
+                f"no {name} prompt fits the context.", workspace.read("demonstrations"), "Use shorter prompts."
+            )
+    judge = None
+    if recipe.kitchen is not None and all(kitchen_prompt(p) for p in kept):
+        judge = Gold(knowledge.build(recipe.kitchen.seed, recipe.kitchen.dishes)).scores
+    return Bench(
+        settings=settings,
+        tokenizer=tokenizer,
+        device=device,
+        reward=reward,
+        pooling=pooling,
+        mix=mix,
+        judge=judge,
+        dev=splits["dev"][: settings.dev_prompts],
+        test=splits["test"][: settings.test_prompts],
+        seed=recipe.seed,
+    )
+
+
+def _models(workspace: Workspace, recipe: Recipe, device: Device) -> dict[str, LanguageModel]:
+    """Every language model of this run, the controls' too."""
+    places: dict[str, Path] = {}
+    for name, artifact in (("base", "base"), ("sft", "sft"), ("policy", "ppo")):
+        if workspace.has(artifact):
+            places[name] = workspace.read(artifact)
+    if recipe.controls is not None:
+        for name, artifact in (("sft_continued", "sft"), ("placebo", "ppo")):
+            control = Workspace(workspace.folder / "controls" / name)
+            if getattr(recipe.controls, name) and control.own(artifact):
+                places[name] = control.read(artifact)
+    return {name: weights.load_language_model(path).to(device.torch).eval() for name, path in places.items()}
+
+
+def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "seed": recipe.seed,
+        "judged_by": "gold" if bench.judge is not None else "learned reward",
+        "simulated_people": bool(recipe.rank and "kitchen" in recipe.rank.by),
+        "n": {"dev_prompts": len(bench.dev), "test_prompts": len(bench.test)},
+        "temperatures": list(bench.settings.temperatures),
+        "K": bench.settings.best_of,
+    }
+
+
+# --- models against controls -----------------------------------------------------------------------------------------
+
+
+def _compare(bench: Bench, models: dict[str, LanguageModel]) -> tuple[dict[str, Any], dict[str, Answers]]:
+    """The table of models, and each one's test answers at its own best temperature."""
+    report: dict[str, Any] = {}
+    at_best: dict[str, Answers] = {}
+    contenders: list[tuple[str, LanguageModel, int]] = [(name, model, 1) for name, model in models.items()]
+    if "sft" in models and bench.reward is not None:
+        contenders.append(("best_of_k", models["sft"], bench.settings.best_of))
+    total = len(contenders) * (len(bench.settings.temperatures) + 3)
+    with Progress("evaluate", total, unit="readings") as progress:
+        for name, model, best_of in contenders:
+            plain = name == "base"
+            # Greedy answers are all the same, so the best of K needs a temperature.
+            temperatures = [t for t in bench.settings.temperatures if t > 0 or best_of == 1]
+            on_dev = []
+            for temperature in temperatures:
+                on_dev.append(bench.answer(name, model, bench.dev, temperature, plain=plain, best_of=best_of))
+                progress.advance(note=name)
+            best = measure.best_temperature(on_dev)
+            told: dict[str, Any] = {
+                "best_temperature": best,
+                "dev": {str(a.temperature): round(a.mean(), 4) for a in on_dev},
+            }
+            read: dict[float, Answers] = {}
+            for key, temperature in (("gold", best), ("gold_greedy", 0.0), ("gold_t1", 1.0)):
+                if temperature not in read:
+                    # The best of K greedy answers is the greedy answer.
+                    several = best_of if temperature > 0 else 1
+                    read[temperature] = bench.answer(name, model, bench.test, temperature, plain=plain, best_of=several)
+                told[key] = read[temperature].intervals()
+                progress.advance(note=name)
+            told["ended"] = round(read[best].ended, 4)
+            told["kl"] = round(_kl(bench, name, model, models.get("sft"), read[1.0], best_of), 4)
+            report[name], at_best[name] = told, read[best]
+            report.setdefault("tasks", {})[name] = _tasks(bench, read[0.0])
+    report |= _claims(report, at_best)
+    return report, at_best
+
+
+def _kl(
+    bench: Bench, name: str, model: LanguageModel, sft: LanguageModel | None, at_one: Answers, best_of: int
+) -> float:
+    """Mean over test prompts of the summed token log-ratio model/SFT of one reply sampled at temperature 1, in nats.
+
+    Best of K has no log-probs of its own; log K - (K - 1)/K bounds its KL (Stiennon et al. 2020, appendix G.3).
+    """
+    if sft is None or name == "sft":
+        return 0.0
+    if best_of > 1:
+        return float(torch.log(torch.tensor(float(best_of)))) - (best_of - 1) / best_of
+    pad = bench.tokenizer.pad
+    chats = bench.encoded(at_one.prompts, plain=False)
+    own = bench.encoded(at_one.prompts, plain=name == "base")
+    replies = [ids or (bench.tokenizer.eos,) for ids in at_one.ids]
+    ours = logp_all(model, own, replies, pad=pad, device=bench.device)
+    theirs = logp_all(sft, chats, replies, pad=pad, device=bench.device)
+    return float((ours - theirs).mean())
+
+
+def _tasks(bench: Bench, greedy: Answers) -> dict[str, dict[str, float | int]]:
+    """Share of each task's test prompts whose core is right (greedy, by gold)."""
+    if bench.judge is None:
+        return {}
+    judge = bench.judge
+
+    def right(prompt: Prompt, text: str) -> float:
+        return float(judge(prompt, text)["helpfulness"] >= 0.5)
+
+    found = measure.by_skill(greedy, dict.fromkeys(TASKS.values(), right))
+    return {task: found[skill].to_json() for task, skill in TASKS.items() if skill in found}
+
+
+def _claims(report: dict[str, Any], at_best: dict[str, Answers]) -> dict[str, Any]:
+    """Whether RLHF helped: policy against SFT and against the better control, per criterion, and the placebo."""
+    if "policy" not in at_best or "sft" not in at_best:
+        return {}
+    policy, sft = at_best["policy"], at_best["sft"]
+    # The better control is picked on test, which makes the claim harder, never easier.
+    controls = [at_best[name] for name in ("sft", "sft_continued") if name in at_best]
+    best = max(controls, key=lambda a: a.mean())
+    report["policy"] |= {
+        "win_rate_vs_sft": measure.wins(policy, sft).to_json(),
+        "best_control": best.model,
+        "gain_over_best_control": measure.gain(policy, best).to_json(),
+        "change": {name: measure.gain(policy, sft, name).to_json() for name in policy.scores[0] if name != "overall"},
+    }
+    report["sft"]["gain_over_base"] = measure.gain(sft, at_best["base"]).to_json()
+    if "best_of_k" in at_best:
+        report["best_of_k"]["gain_over_sft"] = measure.gain(at_best["best_of_k"], sft).to_json()
+        report["best_of_k"]["win_rate_vs_sft"] = measure.wins(at_best["best_of_k"], sft).to_json()
+    if "placebo" in at_best:
+        report["placebo"]["gain"] = measure.gain(at_best["placebo"], sft).to_json()
+    return {}
+
+
+# --- reward model ----------------------------------------------------------------------------------------------------
+
+
+def _reward(recipe: Recipe, workspace: Workspace, bench: Bench) -> dict[str, Any]:
+    """What the reward stage measured on held-out prompts, and, where gold is known, how far people and model are from
+    it: noise_ceiling is how often the judgements themselves order a pair as gold does."""
+    told = json.loads((workspace.read("reward") / "report.json").read_text(encoding="utf-8"))
+    ranked = json.loads((workspace.read("rankings") / "report.json").read_text(encoding="utf-8"))
+    told["panel_agreement"] = ranked.get("agreement", ranked.get("pairwise_agreement"))
+    told["accuracy_vs_gold"] = told["noise_ceiling"] = None
+    if bench.judge is not None and bench.reward is not None:
+        members = _dev_groups(workspace, bench)
+        told["accuracy_vs_gold"], told["noise_ceiling"] = _against_gold(members, bench)
+    return dict(told)
+
+
+def _dev_groups(workspace: Workspace, bench: Bench) -> list[Group]:
+    folder = workspace.read("rankings")
+    assert bench.reward is not None
+    found, _ = groups(
+        (p for p in read_jsonl(folder / "prompts.jsonl", Prompt) if p.split == "dev"),
+        read_jsonl(folder / "responses.jsonl", Response),
+        read_jsonl(folder / "judgements.jsonl", Judgement),
+        bench.tokenizer,
+        room=bench.reward.shape.context,
+    )
+    return found
+
+
+def _against_gold(members: Sequence[Group], bench: Bench) -> tuple[dict[str, Any], dict[str, Any]]:
+    assert bench.judge is not None
+    learned: list[float] = []
+    people: list[float] = []
+    for group in members:
+        gold = [bench.judge(group.prompt, r.text)["overall"] for r in group.responses]
+        scores = bench.learned([group.prompt] * len(gold), group.reply_ids)
+        model_right, people_right = [], []
+        for i in range(len(gold)):
+            for j in range(i + 1, len(gold)):
+                if gold[i] == gold[j]:
+                    continue
+                model_right.append(float((scores[i] > scores[j]) == (gold[i] > gold[j])))
+                if group.counted[i][j]:
+                    target = group.targets[i][j]
+                    people_right.append(0.5 if target == 0.5 else float((target > 0.5) == (gold[i] > gold[j])))
+        if model_right:
+            learned.append(sum(model_right) / len(model_right))
+        if people_right:
+            people.append(sum(people_right) / len(people_right))
+    return bootstrap(learned).to_json(), bootstrap(people).to_json()
+
+
+def _over_optimisation(bench: Bench, workspace: Workspace) -> list[dict[str, float]]:
+    """Learned reward and gold of the answers PPO kept on its way (Gao et al. 2023, figure 1), round by round."""
+    if not workspace.has("ppo"):
+        return []
+    by_id = {prompt.id: prompt for prompt in read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt)}
+    rounds: dict[int, list[dict[str, Any]]] = {}
+    for line in metrics.read(workspace.read("ppo") / "watched.jsonl"):
+        rounds.setdefault(line["step"], []).append(line)
+    found = []
+    for round_, lines in sorted(rounds.items()):
+        point = {"round": float(round_), "learned": sum(line["score"] for line in lines) / len(lines)}
+        if bench.judge is not None:
+            gold = [bench.judge(by_id[line["prompt_id"]], line["text"])["overall"] for line in lines]
+            interval = bootstrap(gold)
+            point |= {"gold": interval.mean, "gold_low": interval.low, "gold_high": interval.high, "n": interval.n}
+        found.append({name: round(value, 4) for name, value in point.items()})
+    return found
+
+
+# --- for people to read ----------------------------------------------------------------------------------------------
+
+
+def _opening(recipe: Recipe, bench: Bench, models: dict[str, LanguageModel]) -> dict[str, Any] | None:
+    """The chef's five steps on this run's real answers to the seed prompt (or the first test prompt elsewhere)."""
+    if "sft" not in models or "policy" not in models or bench.reward is None:
+        return None
+    prompt = next((p for p in bench.test if p.messages[-1].content == dialogue.SEED_PROMPT), bench.test[0])
+    ids = bench.encoded([prompt], plain=False)
+
+    def sampled(model: LanguageModel, answers: int) -> list[Reply]:
+        (replies,) = generate(
+            model,
+            ids,
+            stops=bench.tokenizer.stops,
+            max_new_tokens=bench.settings.max_new_tokens,
+            temperature=1.0,
+            rng=generator(bench.seed, "opening"),
+            device=bench.device,
+            answers=answers,
+        )
+        return replies
+
+    before, after = sampled(models["sft"], 4), sampled(models["policy"], 4)
+    scores = bench.learned([prompt] * 8, [r.ids for r in (*before, *after)])
+    texts = [bench.tokenizer.decode(r.ids).strip() for r in (*before, *after)]
+    told = [{"text": text, "reward": round(score, 3)} for text, score in zip(texts, scores, strict=True)]
+    if bench.judge is not None:
+        for line in told:
+            line["gold"] = round(bench.judge(prompt, str(line["text"]))["overall"], 3)
+    for line, rank in zip(told[:4], _guest_ranks(recipe, prompt, texts[:4]), strict=False):
+        line["rank"] = rank
+    return {"prompt": prompt.messages[-1].content, "sft": told[:4], "policy": told[4:]}
+
+
+def _guest_ranks(recipe: Recipe, prompt: Prompt, texts: Sequence[str]) -> list[int]:
+    """How one simulated guest orders the answers; empty where the world is not the kitchen."""
+    if recipe.kitchen is None or not kitchen_prompt(prompt):
+        return []
+    responses = [
+        Response(id=stable_id("opening", str(number)), prompt_id=prompt.id, text=text)
+        for number, text in enumerate(texts)
+    ]
+    world = knowledge.build(recipe.kitchen.seed, recipe.kitchen.dishes)
+    (judgement,) = panel.judge(world, [prompt], {prompt.id: responses}, annotators=1, overlap=1, seed=recipe.seed)
+    return [judgement.ranks[r.id] for r in responses]
+
+
+def _side_by_side(answers: dict[str, Answers]) -> list[dict[str, Any]]:
+    first = next(iter(answers.values()))
+    picks = sorted(range(len(first.prompts)), key=lambda i: stable_id("side by side", first.prompts[i].id))
+    return [
+        {
+            "prompt": [f"{m.role}: {m.content}" for m in first.prompts[i].messages],
+            "skill": first.prompts[i].skill,
+            "answers": {
+                name: {"text": a.texts[i], "overall": round(a.scores[i]["overall"], 3)} for name, a in answers.items()
+            },
+        }
+        for i in picks[:SIDE_BY_SIDE]
+    ]
+
+
+def _ngram(recipe: Recipe, workspace: Workspace, tokens: Path) -> float:
+    """Bits per byte of a byte 5-gram on the same held-out documents the network is measured on."""
+    tokenizer = tokenizers.load(tokens)
+    parts = {split: Shard(tokens, split) for split in ("train", "val")}
+
+    def texts(split: str, most: int) -> list[str]:
+        shard, found, size = parts[split], [], 0
+        for start, length in zip(shard.starts, shard.lengths, strict=True):
+            text = tokenizer.decode(shard.tokens[start : start + length].tolist())
+            found.append(text)
+            size += len(text.encode())
+            if size > most:
+                break
+        return found
+
+    model = ByteNgram(NGRAM_ORDER)
+    model.read(texts("train", NGRAM_BYTES))
+    return model.bits_per_byte(texts("val", 200_000))
+
+
+def _optional(workspace: Workspace, artifact: str) -> dict[str, Any]:
+    if not workspace.has(artifact):
+        return {}
+    return dict(json.loads((workspace.read(artifact) / "report.json").read_text(encoding="utf-8")))
+
+
+def _costs(workspace: Workspace) -> dict[str, dict[str, float]]:
+    """Seconds and peak memory of every stage, those of the controls with their folder's name in front."""
+    found: dict[str, dict[str, float]] = {}
+    places = [("", workspace)]
+    controls = workspace.folder / "controls"
+    if controls.is_dir():
+        places += [(f"{path.name}.", Workspace(path)) for path in sorted(controls.iterdir()) if path.is_dir()]
+    for prefix, place in places:
+        for artifact in FOLDERS:
+            if place.own(artifact) and artifact != "report":
+                manifest = place.manifest(artifact)
+                found[prefix + MAKERS[artifact]] = {"seconds": manifest["seconds"], "peak_mb": manifest["peak_mb"]}
+    return found

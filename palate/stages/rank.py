@@ -1,0 +1,139 @@
+"""People, files or the simulated panel order the answers -> a snapshot of their judgements.
+
+Whoever ranks, the judgements go into the feedback store and come back from it; the artifact holds what was used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from palate import metrics
+from palate.errors import BadInput
+from palate.feedback import formats, split, statistics
+from palate.feedback.store import Store, open_store
+from palate.kitchen import knowledge, panel
+from palate.recipe import Rank, Recipe
+from palate.records import Judgement, Prompt, Response, read_jsonl, write_jsonl
+from palate.workspace import Workspace
+
+POLL_SECONDS = 2.0
+
+
+def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
+    """The files it reads; and for people, how many judgements this run has."""
+    settings = recipe.rank
+    assert settings is not None
+    told = {name: formats.fingerprint(Path(name)) for name in settings.by if name not in ("kitchen", "people")}
+    if "people" in settings.by:
+        with open_store(store_url(recipe, workspace)) as store:
+            told["people"] = str(store.count_judgements(campaign(workspace)))
+    return told
+
+
+def store_url(recipe: Recipe, workspace: Workspace) -> str:
+    """Where people's work lives: the recipe's store, or feedback.sqlite beside the run."""
+    if recipe.feedback.store is not None:
+        return recipe.feedback.store
+    run = workspace.parent or workspace
+    return f"sqlite:///{run.folder.resolve().parent / 'feedback.sqlite'}"
+
+
+def campaign(workspace: Workspace) -> str:
+    """Which round of asking a run is: its name and the answers it shows. A control shares it with its run."""
+    run = workspace.parent or workspace
+    return f"{run.folder.resolve().name}:{str(run.manifest('samples')['digest'])[:12]}"
+
+
+def run(recipe: Recipe, workspace: Workspace) -> None:
+    """Publish `rankings`: prompts.jsonl, responses.jsonl, judgements.jsonl and report.json."""
+    settings = recipe.rank
+    assert settings is not None
+    samples = workspace.read("samples")
+    prompts = list(read_jsonl(samples / "prompts.jsonl", Prompt))
+    responses = list(read_jsonl(samples / "responses.jsonl", Response))
+    files = [Path(name) for name in settings.by if name not in ("kitchen", "people")]
+    name = campaign(workspace)
+    with workspace.publish() as folder, open_store(store_url(recipe, workspace)) as store:
+        judgements: list[Judgement] = []
+        if "kitchen" in settings.by or "people" in settings.by:
+            store.add_prompts(prompts, name)
+            store.add_responses(responses, name)
+            if "kitchen" in settings.by:
+                store.add_judgements(_panel(recipe, settings, prompts, responses), name)
+            if "people" in settings.by:
+                _wait_for_people(store, name, settings, workspace)
+            judgements += store.judgements(name)
+        else:
+            prompts, responses = [], []
+        if files:
+            theirs = _from_files(files, recipe.seed)
+            prompts += theirs[0]
+            responses += theirs[1]
+            judgements += theirs[2]
+        if not judgements:
+            raise BadInput("there is no judgement.", ", ".join(settings.by), "Rank some answers: `palate rank RUN`.")
+        if settings.shuffled:
+            judgements = [_shuffled(judgement, recipe.seed) for judgement in judgements]
+        write_jsonl(folder / "prompts.jsonl", prompts)
+        write_jsonl(folder / "responses.jsonl", responses)
+        write_jsonl(folder / "judgements.jsonl", judgements)
+        report = {"campaign": name, "placebo": settings.shuffled, **statistics.summary(judgements, responses)}
+        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _panel(recipe: Recipe, settings: Rank, prompts: Sequence[Prompt], responses: Iterable[Response]) -> list[Judgement]:
+    """The simulated guests' judgements (marked simulated)."""
+    assert recipe.kitchen is not None
+    by_prompt: dict[str, list[Response]] = {}
+    for response in responses:
+        by_prompt.setdefault(response.prompt_id, []).append(response)
+    world = knowledge.build(recipe.kitchen.seed, recipe.kitchen.dishes)
+    return panel.judge(
+        world, prompts, by_prompt, annotators=settings.annotators, overlap=settings.overlap, seed=recipe.seed
+    )
+
+
+def _wait_for_people(store: Store, name: str, settings: Rank, workspace: Workspace) -> None:
+    """Until enough judgements are in the store. Ctrl-C loses nothing: they stay there."""
+    wanted = settings.until or 1
+    spoken = -1
+    while (count := store.count_judgements(name)) < wanted:
+        if count != spoken:
+            metrics.say(f"      {count} of {wanted} judgements; rank with `palate rank {workspace.folder}` elsewhere")
+            spoken = count
+        time.sleep(POLL_SECONDS)
+
+
+def _from_files(files: Sequence[Path], seed: int) -> tuple[list[Prompt], list[Response], list[Judgement]]:
+    """Comparisons of files; a tenth of the prompts, by family, is held out as dev."""
+    prompts: dict[str, Prompt] = {}
+    responses: dict[str, Response] = {}
+    judgements: dict[str, Judgement] = {}
+    for path in files:
+        for comparison in formats.read_comparisons(path):
+            prompts.setdefault(comparison.prompt.id, comparison.prompt)
+            responses |= {r.id: r for r in comparison.responses}
+            judgements |= {j.id: j for j in comparison.judgements}
+    placed = split.assign((p.family for p in prompts.values()), dev=len(prompts) // 10, test=0, seed=seed)
+    return (
+        [dataclasses.replace(p, split=placed[p.family]) for p in prompts.values()],
+        list(responses.values()),
+        list(judgements.values()),
+    )
+
+
+def _shuffled(judgement: Judgement, seed: int) -> Judgement:
+    """The same judgement with its ranks dealt out at random: whatever it knew is gone, its ties are not."""
+    rng = random.Random(f"{seed} placebo {judgement.id}")
+    names = list(judgement.ranks)
+    rng.shuffle(names)
+    ranks = dict(zip(names, judgement.ranks.values(), strict=True))
+    others = list(judgement.criteria)
+    rng.shuffle(others)
+    criteria = dict(zip(others, judgement.criteria.values(), strict=True))
+    return dataclasses.replace(judgement, ranks=ranks, criteria=criteria, source="placebo")

@@ -1,0 +1,138 @@
+"""People's demonstrations and prompts, from the kitchen or from files -> split by family into train, dev and test."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from palate.errors import BadInput
+from palate.feedback import formats, split
+from palate.kitchen import dialogue, knowledge
+from palate.recipe import Recipe, Write
+from palate.records import Conversation, Demonstration, Prompt, write_jsonl
+from palate.text import tokenizer as tokenizers
+from palate.workspace import Workspace
+
+HELD_OUT = 20
+"""One in this many training families of demonstrations is kept for the held-out loss."""
+KITCHEN_DEMONSTRATIONS = 4000
+T = TypeVar("T", Demonstration, Prompt)
+
+
+def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
+    """The files it reads, with what tells that they changed."""
+    settings = recipe.write
+    assert settings is not None
+    files = (name for name in (*settings.demonstrations, *settings.prompts) if name != "kitchen")
+    return {name: formats.fingerprint(Path(name)) for name in files}
+
+
+def run(recipe: Recipe, workspace: Workspace) -> None:
+    """Publish `demonstrations`: demonstrations.jsonl (train and dev), prompts.jsonl (all splits), report.json."""
+    settings = recipe.write
+    assert settings is not None
+    base = workspace.read("base")
+    tokenizer = tokenizers.load(base)
+    context = json.loads((base / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    dropped: Counter[str] = Counter()
+
+    def fits(messages: Conversation, more: int) -> bool:
+        if settings.max_characters is not None:
+            return sum(len(m.content) for m in messages) <= settings.max_characters
+        return len(tokenizer.encode_chat(messages).ids) + more <= int(context)
+
+    with workspace.publish() as folder:
+        demonstrations, prompts = _read(recipe, settings)
+        kept = [d for d in demonstrations if fits(d.messages, 0) or _count(dropped, "demonstration too long")]
+        # A prompt needs room for an answer: a quarter of the context at least.
+        asked = [p for p in prompts if fits(p.messages, context // 4) or _count(dropped, "prompt too long")]
+        _refuse_empty(kept, asked, context, settings)
+        write_jsonl(folder / "demonstrations.jsonl", kept)
+        write_jsonl(folder / "prompts.jsonl", asked)
+        report: dict[str, Any] = {
+            "demonstrations": dict(Counter(d.split for d in kept)),
+            "prompts": dict(Counter(p.split for p in asked)),
+            "skills": dict(Counter(d.skill for d in kept).most_common(20)),
+            "simulated": sum(d.simulated for d in kept),
+            "dropped": dict(dropped),
+        }
+        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _count(dropped: Counter[str], reason: str) -> bool:
+    dropped[reason] += 1
+    return False
+
+
+def _refuse_empty(
+    demonstrations: Sequence[Demonstration], prompts: Sequence[Prompt], context: int, settings: Write
+) -> None:
+    where = ", ".join(settings.demonstrations)
+    if not any(d.split == "train" for d in demonstrations):
+        raise BadInput(
+            f"no demonstration is left for training that fits {context} tokens.", where, "Add some or shorten them."
+        )
+    for name in ("train", "dev", "test"):
+        if not any(p.split == name for p in prompts):
+            raise BadInput(
+                f"no {name} prompt is left that fits {context} tokens.",
+                where,
+                "Add prompts, or lower the other splits.",
+            )
+
+
+def _read(recipe: Recipe, settings: Write) -> tuple[list[Demonstration], list[Prompt]]:
+    demonstrations: list[Demonstration] = []
+    prompts: list[Prompt] = []
+    files = [Path(name) for name in settings.demonstrations if name != "kitchen"]
+    if "kitchen" in (*settings.demonstrations, *settings.prompts):
+        assert recipe.kitchen is not None
+        written, asked = dialogue.build(
+            knowledge.build(recipe.kitchen.seed, recipe.kitchen.dishes),
+            seed=recipe.seed,
+            demonstrations=settings.max_demonstrations or KITCHEN_DEMONSTRATIONS,
+            train=settings.train_prompts or KITCHEN_DEMONSTRATIONS // 2,
+            dev=settings.dev_prompts,
+            test=settings.test_prompts,
+        )
+        if "kitchen" in settings.demonstrations:
+            demonstrations += written
+        if "kitchen" in settings.prompts:
+            prompts += asked
+    from_files = _distinct(d for path in files for d in formats.read_demonstrations(path))
+    prompt_files = [Path(name) for name in settings.prompts if name != "kitchen"]
+    others = _distinct(p for path in prompt_files for p in formats.read_prompts(path))
+    if not settings.prompts:
+        others = _distinct(
+            formats.make_prompt(d.messages[:1], d.source, skill=d.skill)
+            for d in from_files
+            if d.messages[0].role == "user"
+        )
+    if from_files or others:
+        placed = split.assign(
+            (p.family for p in others), dev=settings.dev_prompts, test=settings.test_prompts, seed=recipe.seed
+        )
+        prompts += _cut([dataclasses.replace(p, split=placed[p.family]) for p in others], settings.train_prompts)
+        # A demonstration of a dev or test prompt would let the model see the answer.
+        chosen = [d for d in from_files if placed.get(d.family, "train") == "train"]
+        demonstrations += [_held_out(d) for d in chosen[: settings.max_demonstrations]]
+    return demonstrations, prompts
+
+
+def _held_out(demonstration: Demonstration) -> Demonstration:
+    if int(demonstration.family, 16) % HELD_OUT:
+        return demonstration
+    return dataclasses.replace(demonstration, split="dev")
+
+
+def _cut(prompts: Sequence[Prompt], most: int | None) -> list[Prompt]:
+    train = [p for p in prompts if p.split == "train"]
+    return train[:most] + [p for p in prompts if p.split != "train"]
+
+
+def _distinct(records: Iterable[T]) -> list[T]:
+    return list({record.id: record for record in records}.values())
