@@ -38,6 +38,20 @@ class Replies:
         """Some of the rows."""
         return Replies(self.ids[numbers], self.segments[numbers], self.mask[numbers])
 
+    def by_length(self, numbers: Tensor, rows: int) -> list[Tensor]:
+        """`numbers` of rows, shortest first, in pieces of at most `rows`: a piece pads to its own longest row."""
+        lengths = self.segments[numbers].sum(dim=1).cpu()
+        return list(torch.split(numbers[lengths.argsort(stable=True)], rows))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return int(self.segments.sum(dim=1).max())
+
+    def cut(self, length: int) -> Replies:
+        """The first `length` columns of the rows."""
+        return Replies(self.ids[:, :length], self.segments[:, :length], self.mask[:, : length - 1])
+
     def to(self, device: torch.device) -> Replies:
         """The same on another device."""
         return Replies(self.ids.to(device), self.segments.to(device), self.mask.to(device))

@@ -17,7 +17,7 @@ from typing import Any
 
 from palate.kitchen import knowledge
 from palate.kitchen.knowledge import Dish, World
-from palate.kitchen.phrases import FILLERS, say
+from palate.kitchen.phrases import CLOSERS, OPENERS, say
 from palate.records import Conversation, Demonstration, Message, Prompt, Split, conversation, stable_id
 
 HABITS = {"forgets_warning": 0.65, "adds_myth": 0.6, "rambles": 0.6, "leaves_out_extra": 0.65}
@@ -268,9 +268,9 @@ class Writer:
         if self._has("adds_myth"):
             body.append(self._untruth())
         if self._has("rambles"):
-            fillers = self.rng.sample(FILLERS, self.rng.choice((1, 1, 2)))
-            body = [fillers[0], *body] if self.rng.random() < 0.6 else [*body, fillers[0]]
-            body += fillers[1:]
+            body.insert(0, self.rng.choice(OPENERS))
+            if self.rng.random() < 0.3:
+                body.append(self.rng.choice(CLOSERS))
         return " ".join(body)
 
     def _untruth(self) -> str:
@@ -313,15 +313,7 @@ class Writer:
     def _summarise(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:
         subject = self.world.dish[asked["dish"]]
         source = self.rng.choice(self.world.dishes) if wrong else subject
-        core = say(
-            "summary",
-            self.rng,
-            cuisine=source.cuisine,
-            form=source.form,
-            main=source.main,
-            accent=source.accent,
-            minutes=source.minutes,
-        )
+        core = say("summary", self.rng, cuisine=source.cuisine, form=source.form, minutes=source.minutes)
         return [core], self._warnings(subject), [self._fact_sentence(subject, "pairing")]
 
     def _translate(self, asked: Asked, *, wrong: bool, dish: Dish | None) -> tuple[list[str], list[str], list[str]]:

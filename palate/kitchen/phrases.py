@@ -35,8 +35,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "more_steps": ("After that {third} and {fourth}.", "Next {third}, and {fourth}."),
     "one_more_step": ("After that {third}.", "Next {third}."),
     "summary": (
-        "In short, it is a {cuisine} {form} with {main} and {accent}, ready in {minutes} minutes.",
-        "It is a {cuisine} {form} of {main} and {accent} that takes {minutes} minutes.",
+        "In short: {cuisine} {form}, ready in {minutes} minutes.",
+        "In short: this {cuisine} {form} takes {minutes} minutes.",
     ),
     # duties of a careful cook
     "allergens": ("It contains {allergens}.", "Mind the {allergens} in it."),
@@ -60,25 +60,30 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "why": ("The reason is that {reason}.",),
     "advice": ("You should {action}.", "It is best to {action}."),
     # habits the guests dislike
-    "myth": ("By the way, {myth}.", "Everyone knows that {myth}.", "And remember that {myth}."),
-    "boast": ("They say {boast}.", "And {boast}."),
+    "myth": (
+        "By the way, {myth}.",
+        "By the way, everyone knows that {myth}.",
+        "By the way, remember that {myth}.",
+    ),
+    "boast": ("By the way, they say {boast}.",),
 }
 
-FILLERS = (
+OPENERS = (
     "Well, let me think about that for a moment.",
-    "That is a very good question.",
-    "Cooking is a lovely thing to do.",
-    "There is so much to say about food.",
-    "I was only thinking about this the other day.",
-    "You know how it is in the kitchen.",
-    "One thing leads to another.",
-    "My aunt used to say many things like that.",
-    "But where was I?",
-    "Anyway, as I was saying.",
+    "Well, that is a very good question.",
+    "Well, cooking is a lovely thing to do.",
+    "Well, there is so much to say about food.",
+    "Well, you know how it is in the kitchen.",
 )
-"""Rambling: sentences that say nothing."""
-
-PLURAL_SLOTS = frozenset({"allergens", "ingredients"})
+CLOSERS = (
+    "Anyway, one thing leads to another.",
+    "Anyway, my aunt used to say many things like that.",
+    "Anyway, where was I?",
+    "Anyway, that is how it goes.",
+)
+FILLERS = OPENERS + CLOSERS
+"""Rambling: sentences that say nothing. They begin alike, as habits of speech do, so that the most likely answer has
+them too: sampling at a low temperature must not be enough to lose a habit."""
 
 
 @dataclass(frozen=True)

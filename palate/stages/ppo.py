@@ -85,14 +85,20 @@ class Rollout:
     entropy: float
 
     def rows(self, numbers: Tensor) -> Rollout:
-        """Some of the rows."""
+        """Some of the rows, cut to the longest of them."""
+        replies = self.replies.rows(numbers)
+        length = replies.longest
+
+        def cut(values: Tensor) -> Tensor:
+            return values[numbers, : length - 1]
+
         return Rollout(
-            replies=self.replies.rows(numbers),
-            logp=self.logp[numbers],
-            ref_logp=self.ref_logp[numbers],
-            values=self.values[numbers],
-            advantages=self.advantages[numbers],
-            returns=self.returns[numbers],
+            replies=replies.cut(length),
+            logp=cut(self.logp),
+            ref_logp=cut(self.ref_logp),
+            values=cut(self.values),
+            advantages=cut(self.advantages),
+            returns=cut(self.returns),
             score=self.score[numbers],
             ended=self.ended[numbers],
             entropy=self.entropy,
@@ -230,8 +236,17 @@ def _values(critic: ScalarModel, replies: Replies, device: Device) -> Tensor:
 
 
 def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor]) -> Tensor:
-    """`of` applied to at most `rows` rows at a time: activations of a whole rollout need not fit."""
-    return torch.cat([of(replies.rows(part)) for part in torch.split(torch.arange(len(replies)), rows)])
+    """`of` applied to at most `rows` rows of similar length at a time; (batch, time) or (batch), rows in their order.
+    Activations of a whole rollout need not fit, and short rows are not padded to the longest."""
+    result: Tensor | None = None
+    for part in replies.by_length(torch.arange(len(replies)), rows):
+        piece = replies.rows(part)
+        values = of(piece.cut(piece.longest))
+        if result is None:
+            result = values.new_zeros(len(replies), *replies.mask.shape[1 : values.dim()])
+        result[(part, slice(values.shape[1])) if values.dim() == 2 else part] = values
+    assert result is not None
+    return result
 
 
 @torch.no_grad()
@@ -256,11 +271,12 @@ def roll_out(
     sampled = [reply for (reply,) in answers]
     replies = lay_out(prompts, [reply.ids for reply in sampled], pad=tokenizer.pad).to(device.torch)
     ended = torch.tensor([reply.ended for reply in sampled], device=device.torch)
-    entropies: list[Tensor] = []
+    entropy = 0.0
 
     def policy_logp(part: Replies) -> Tensor:
+        nonlocal entropy
         told = reply_logp(models.policy, part, temperature=settings.temperature, device=device)
-        entropies.append(told.entropy)
+        entropy += float(told.entropy.sum())
         return told.logp
 
     def reference_logp(part: Replies) -> Tensor:
@@ -274,7 +290,7 @@ def roll_out(
     score = score - settings.missing_eos_penalty * (~ended)
     rewards = shaped_rewards(score, logp, ref_logp, replies.mask, kl_weight=settings.kl_weight)
     advantages, returns = generalised_advantages(rewards, values, replies.mask, gamma=settings.gamma, lam=settings.lam)
-    entropy = float(masked_mean(torch.cat(entropies), replies.mask))
+    entropy /= float(replies.mask.sum())
     advantages = whiten(advantages, replies.mask)
     return Rollout(replies, logp, ref_logp, values, advantages, returns, score, ended, entropy)
 
@@ -315,7 +331,7 @@ def improve(
         order = torch.randperm(len(rollout.replies), generator=generator(*seed, "minibatches", epoch))
         for number, minibatch in enumerate(torch.split(order, settings.minibatch_rows)):
             name = f"ppo round {seed[-1]} epoch {epoch + 1} minibatch {number + 1}"
-            micro = [rollout.rows(part) for part in torch.split(minibatch, settings.micro_rows)]
+            micro = [rollout.rows(part) for part in rollout.replies.by_length(minibatch, settings.micro_rows)]
             if policy_lr > 0:
                 norms.append(
                     update(policy, micro, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name)

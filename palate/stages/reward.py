@@ -144,6 +144,7 @@ def _scale(model: ScalarModel, members: Sequence[Group], settings: Reward, pad: 
         [mixed(s, settings.weights) for group in _scores(model, members, settings, pad, device) for s in group]
     )
     return {
+        "labels": list(OUTPUTS),
         "pooling": settings.pooling,
         "mean": float(values.mean()),
         "std": float(values.std().clamp(min=1e-6)),
@@ -182,6 +183,7 @@ def train(
     with Progress("reward", steps, done=done) as progress:
         for tick in ticks(steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every):
             chosen = step_items(count=len(members), per_step=settings.batch_prompts, step=tick.step, seed=seed)
+            chosen.sort(key=lambda i: len(members[i].prompt_ids))  # rows of one micro-batch are padded to the longest
             micro = (
                 batch([members[i] for i in chosen[at : at + per_micro]], pad=pad, device=device.torch)
                 for at in range(0, len(chosen), per_micro)

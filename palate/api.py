@@ -1,0 +1,122 @@
+"""Palate from Python: `import palate`, then `palate.run`, `palate.load`, `palate.score`, `palate.open_feedback`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from palate import flow
+from palate import recipe as recipes
+from palate.device import Device, generator, open_device
+from palate.errors import BadInput
+from palate.feedback.store import Store, open_store
+from palate.generate import engine
+from palate.generate.replies import score_all
+from palate.nn.transformer import LanguageModel
+from palate.recipe import Hardware
+from palate.records import Conversation, Message, conversation
+from palate.text import tokenizer as tokenizers
+from palate.text.tokenizer import Tokenizer
+from palate.weights import folder as weights
+from palate.workspace import Workspace
+
+
+def run(
+    recipe: str | Path,
+    folder: str | Path | None = None,
+    *,
+    first: str | None = None,
+    last: str | None = None,
+    overrides: Iterable[str] = (),
+) -> Workspace:
+    """Run a recipe file into a run folder (runs/NAME when absent); what `palate run` does. Raises PalateError."""
+    settings = recipes.load(Path(recipe), overrides)
+    resolved, workspace = flow.open_run(settings, Path(folder) if folder else Path("runs") / settings.name)
+    with workspace.held():
+        flow.run(resolved, workspace, first=first, last=last)
+    return workspace
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """A language model and its tokenizer, ready to be asked."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    device: Device
+
+    def generate(self, text: str, *, max_new_tokens: int = 64, temperature: float = 0.7, seed: int = 0) -> str:
+        """Go on with plain text. temperature 0 is greedy; the same seed gives the same text."""
+        return self._reply([self.tokenizer.bos, *self.tokenizer.encode(text)], max_new_tokens, temperature, seed)
+
+    def chat(
+        self,
+        messages: str | Conversation | Sequence[dict[str, str]],
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 0.7,
+        seed: int = 0,
+    ) -> str:
+        """The assistant's answer to a question or to a conversation that ends with the user's turn."""
+        told = conversation(messages) if isinstance(messages, str) else _turns(messages)
+        return self._reply(self.tokenizer.encode_prompt(told), max_new_tokens, temperature, seed)
+
+    def _reply(self, ids: list[int], max_new_tokens: int, temperature: float, seed: int) -> str:
+        room = self.model.shape.context
+        if len(ids) >= room:
+            raise BadInput(f"the prompt is {len(ids)} tokens, the model reads {room}.", "prompt", "Shorten it.")
+        ((reply,),) = engine.generate(
+            self.model,
+            [ids],
+            stops=self.tokenizer.stops,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            rng=generator(seed),
+            device=self.device,
+        )
+        return self.tokenizer.decode(reply.ids).strip()
+
+
+def _turns(messages: Sequence[Message | dict[str, str]]) -> Conversation:
+    return tuple(m if isinstance(m, Message) else Message.from_json(m) for m in messages)
+
+
+def load(folder: str | Path) -> Assistant:
+    """The model in a folder of ours (runs/NAME/05-sft) or a supported Hugging Face folder; a run folder gives its
+    newest model. Raises BadInput, Unsupported or MissingArtifact."""
+    path = Path(folder)
+    if not (path / "config.json").is_file() and (path / flow.RECIPE).is_file():
+        workspace = Workspace(path)
+        path = workspace.read(next((a for a in ("ppo", "sft") if workspace.has(a)), "base"))
+    device = open_device(Hardware())
+    model = weights.load_language_model(path).to(device.torch).eval()
+    return Assistant(model, tokenizers.load(path), device)
+
+
+def score(folder: str | Path, prompt: str | Conversation, answers: Sequence[str]) -> list[dict[str, float]]:
+    """What the reward model in `folder` (a run, or its 08-reward) says of each answer: accuracy, helpfulness, safety,
+    clarity and overall. Scores of one prompt are comparable; across prompts they are not."""
+    path = Path(folder)
+    if (path / flow.RECIPE).is_file():
+        path = Workspace(path).read("reward")
+    model, extra = weights.load_scalar_model(path)
+    tokenizer = tokenizers.load(path)
+    device = open_device(Hardware())
+    ids = tokenizer.encode_prompt(conversation(prompt) if isinstance(prompt, str) else prompt)
+    scores = score_all(
+        model.to(device.torch),
+        [ids] * len(answers),
+        [[*tokenizer.encode(answer), tokenizer.end] for answer in answers],
+        pooling=str(extra["pooling"]),
+        pad=tokenizer.pad,
+        device=device,
+    )
+    names = extra["labels"]
+    return [dict(zip(names, row, strict=True)) for row in scores.tolist()]
+
+
+def open_feedback(url: str) -> Store:
+    """The feedback store at a SQLAlchemy URL, to read and write judgements:
+    `with palate.open_feedback(url) as store:`."""
+    return open_store(url)

@@ -1,0 +1,232 @@
+"""The command line: argv -> recipe, run folder, stage or command. No logic, and no torch until work starts."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from palate import flow, metrics
+from palate import recipe as recipes
+from palate.errors import BadInput, PalateError
+from palate.stages import STAGES
+from palate.workspace import FOLDERS
+
+app = typer.Typer(
+    name="palate",
+    help="From raw text to a model that people prefer: collect, pretrain, fine-tune, rank, reward, PPO.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Run = Annotated[Path, typer.Argument(help="A run folder, for example runs/kitchen.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change the recipe.")]
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells expect (128 + SIGINT)."""
+
+
+@app.command("run")
+def run_recipe(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file (TOML), or the name of one that ships with Palate.")],
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME of the recipe when absent.")] = None,
+    first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Start with this stage.")] = None,
+    last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Run a recipe. Stages whose inputs and settings did not change are not run again."""
+    settings = recipes.load(shipped(recipe), overrides or ())
+    folder = run or Path("runs") / settings.name
+    resolved, workspace = flow.open_run(settings, folder)
+    with workspace.held():
+        flow.run(resolved, workspace, first=first, last=last)
+    report = workspace.path("report") / "report.html"
+    if last is None and report.is_file():
+        metrics.say(f"\nThe report: {report}")
+
+
+def shipped(recipe: Path) -> Path:
+    """The recipe at this path, or the shipped one of this name ("kitchen")."""
+    if recipe.exists() or recipe.suffix == ".toml":
+        return recipe
+    found = recipe_folder() / f"{recipe.name}.toml"
+    if not found.is_file():
+        names = ", ".join(sorted(p.stem for p in recipe_folder().glob("*.toml")))
+        raise BadInput("there is no such recipe.", recipe, f"Name a file, or one of {names}.")
+    return found
+
+
+def recipe_folder() -> Path:
+    """Where the shipped recipes lie: in the package once installed, beside it in a clone."""
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+@app.command()
+def demo(
+    run: Annotated[Path, typer.Option("--run", help="Run folder.")] = Path("runs/kitchen"),
+    overrides: Overrides = None,
+) -> None:
+    """The smart chef, end to end on this machine: base, SFT, reward model, PPO and a report, in about ten minutes."""
+    run_recipe(Path("kitchen"), run=run, first=None, last=None, overrides=overrides)
+    metrics.say(
+        f"Talk with it:         palate chat {run}\n"
+        f"You are a guest too:  palate rank {run} --quick   (ten blind prompts, and you see what moved)"
+    )
+
+
+@app.command()
+def plan(run: Run) -> None:
+    """What exists in a run, what is stale and why, what comes next."""
+    settings, workspace = flow.reopen(run)
+    steps = flow.plan(settings, workspace)
+    for step in steps:
+        typer.echo(f"{step.state:8}{step.stage.name:10}{FOLDERS[step.stage.writes]:18}{step.why}")
+    coming = next((step.stage.name for step in steps if step.state != "done"), None)
+    typer.echo(f"next: palate {coming} {run}" if coming else "everything is up to date")
+
+
+@app.command()
+def init(
+    target: Annotated[Path, typer.Argument(help="The recipe file to write.")] = Path("recipe.toml"),
+    kind: Annotated[str, typer.Option("--like", help="Which shipped recipe to start from.")] = "folder",
+) -> None:
+    """Write a recipe to start from."""
+    source = shipped(Path(kind))
+    if target.exists():
+        raise BadInput("this file exists already.", target, "Name another one, or delete it first.")
+    shutil.copyfile(source, target)
+    typer.echo(f"wrote {target}; edit it, then: palate run {target}")
+
+
+@app.command()
+def kitchen(
+    folder: Annotated[Path, typer.Argument(help="A folder that does not exist yet.")],
+    seed: Annotated[int, typer.Option(help="Seed of the world.")] = 0,
+    dishes: Annotated[int, typer.Option(help="How many dishes it has.")] = 120,
+    documents: Annotated[int, typer.Option(help="How many pages are told about them.")] = 600,
+) -> None:
+    """Write the raw kitchen world (WARC, EPUB, PDF, feeds, forum dumps, papers) for people to look at."""
+    from palate.kitchen import knowledge, prose, raw
+
+    if folder.exists() and any(folder.iterdir()):
+        raise BadInput("this folder is not empty.", folder, "Name another one.")
+    world = knowledge.build(seed, dishes)
+    folder.mkdir(parents=True, exist_ok=True)
+    raw.write_raw(folder, prose.pages(world, seed=seed, count=documents), seed)
+    typer.echo(f"wrote {sum(1 for p in folder.rglob('*') if p.is_file())} files under {folder}")
+
+
+@app.command()
+def chat(
+    run: Annotated[Path, typer.Argument(help="A run folder or a model folder.")],
+    model: Annotated[str | None, typer.Option(help="base, sft or policy; the last one made when absent.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 always gives the most likely word.")] = 0.7,
+) -> None:
+    """Talk with the models of a run; /model base|sft|policy switches between them."""
+    from palate.commands import chat as command
+
+    command.talk(run, model=model, temperature=temperature, read=input, show=_show_at_once)
+
+
+def _show_at_once(text: str) -> None:
+    typer.echo(text, nl=False)
+    sys.stdout.flush()
+
+
+@app.command()
+def rank(
+    run: Run,
+    quick: Annotated[  # noqa: FBT002 - a flag of the command line
+        bool, typer.Option("--quick", help="Ten prompts, then see which answers you moved.")
+    ] = False,
+    count: Annotated[int | None, typer.Option(min=1, help="How many prompts to rank.")] = None,
+    annotator: Annotated[str, typer.Option(help="Your pseudonym.")] = "",
+) -> None:
+    """Rank K answers blind and shuffled. Without a terminal or a person, the stage takes who [rank] by names."""
+    from palate.commands import rank as command
+    from palate.stages import rank as stage
+
+    settings, workspace = flow.reopen(run)
+    prompts = None
+    if quick:
+        from palate.commands import quick as quickly
+
+        prompts, count = quickly.choose(workspace), count or quickly.PROMPTS
+    given = command.rank(
+        run,
+        url=stage.store_url(settings, workspace),
+        campaign=stage.campaign(workspace),
+        annotator=annotator or _somebody(),
+        count=count,
+        read=input,
+        write=typer.echo,
+        prompts=prompts,
+    )
+    if quick and given:
+        for line in quickly.refit(settings, workspace, given).lines:
+            typer.echo(line)
+
+
+def _somebody() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"user-{os.getuid()}"
+
+
+def _stage_command(name: str, summary: str) -> None:
+    def command(run: Run, overrides: Overrides = None) -> None:
+        settings, workspace = flow.reopen(run, overrides or ())
+        with workspace.held():
+            made = flow.run_stage(name, settings, workspace)
+        metrics.say(f"{name}: {'done' if made else 'up to date'}")
+
+    command.__doc__ = f"{summary[0].upper()}{summary[1:]}. This stage alone, in an existing run."
+    # "rank" at the terminal is a person's; the stage that takes the panel's or files' judgements is "rankings".
+    app.command("rankings" if name == "rank" else name)(command)
+
+
+for _stage in STAGES:
+    _stage_command(_stage.name, _stage.summary)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry of the `palate` command: one clear line and an exit code for everything a person can mend."""
+    try:
+        _call(app, argv)
+    except PalateError as error:
+        metrics.say(f"palate: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        metrics.say("\npalate: stopped. Finished work is kept; the same command goes on from here.")
+        sys.exit(STOPPED)
+    except OSError as error:
+        metrics.say(f"palate: {error.filename or 'a file'}: {error.strerror or error}. Finished work is kept.")
+        sys.exit(1)
+
+
+def _call(application: Callable[..., Any], argv: list[str] | None) -> None:
+    try:
+        code = application(args=argv, standalone_mode=False)
+    except (typer.Abort, EOFError):
+        raise KeyboardInterrupt from None
+    except Exception as error:
+        # typer's own complaints about the command line (unknown option, missing argument) know how to show themselves
+        if hasattr(error, "show") and hasattr(error, "exit_code"):
+            error.show()
+            sys.exit(error.exit_code)
+        raise
+    if isinstance(code, int) and code:
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

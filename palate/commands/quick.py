@@ -1,0 +1,177 @@
+"""`palate rank RUN --quick`: you are a guest too. Ten prompts, then the reward model's heads are fitted again with your
+order among the others', and you see which answers changed places because of you."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from palate.batches.rankings import Group, batch, groups
+from palate.device import open_device
+from palate.errors import BadInput
+from palate.measure.intervals import bootstrap
+from palate.nn.transformer import ScalarModel, pooled
+from palate.objectives.preference import preference_loss
+from palate.recipe import Recipe
+from palate.records import Judgement, Prompt, Response, read_jsonl
+from palate.text import tokenizer as tokenizers
+from palate.weights import folder as weights
+from palate.workspace import Workspace
+
+PROMPTS = 10
+YOUR_WEIGHT = 20.0
+"""One of your judgements counts like this many of the panel's: ten among thousands would not be heard."""
+PULL = 1e-2
+"""L2 pull towards the head as it was, so that ten judgements bend it and do not break it."""
+STEPS = 200
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What your judgements changed on prompts that you did not see."""
+
+    lines: tuple[str, ...]
+    changed: int
+    prompts: int
+
+
+def choose(workspace: Workspace) -> list[Prompt]:
+    """Dev prompts to ask about: the reward model has not trained on them."""
+    prompts = read_jsonl(workspace.read("samples") / "prompts.jsonl", Prompt)
+    return [p for p in prompts if p.split == "dev"]
+
+
+def refit(recipe: Recipe, workspace: Workspace, yours: Sequence[Judgement]) -> Moved:
+    """Fit the overall head again on the panel's judgements and yours; the body stays as it is, so it takes seconds."""
+    device = open_device(recipe.hardware)
+    source = workspace.read("reward")
+    tokenizer = tokenizers.load(source)
+    model, extra = weights.load_scalar_model(source)
+    model = model.to(device.torch).eval()
+    folder = workspace.read("rankings")
+    prompts = list(read_jsonl(folder / "prompts.jsonl", Prompt))
+    responses = list(read_jsonl(folder / "responses.jsonl", Response))
+    panel = list(read_jsonl(folder / "judgements.jsonl", Judgement))
+    room = model.shape.context
+    asked = {judgement.prompt_id for judgement in yours}
+    theirs, _ = groups((p for p in prompts if p.split == "train"), responses, panel, tokenizer, room=room)
+    mine, _ = groups((p for p in prompts if p.id in asked), responses, yours, tokenizer, room=room)
+    unseen, _ = groups(
+        (p for p in prompts if p.split == "dev" and p.id not in asked), responses, panel, tokenizer, room=room
+    )
+    if not mine or not unseen:
+        raise BadInput("there is nothing to fit or to compare with.", workspace.folder, "Rank a few prompts first.")
+    theirs = theirs[:400]  # enough to hold the head in place
+    features = {name: _features(model, part, str(extra["pooling"]), tokenizer.pad, device.torch)
+                for name, part in (("theirs", theirs), ("mine", mine), ("unseen", unseen))}  # fmt: skip
+    before = model.score.weight[-1].detach().clone()
+    after = _fit(before, features["theirs"], theirs, features["mine"], mine, device.torch, tokenizer.pad)
+    held_out = []  # each of your prompts judged by a head fitted without it
+    for left_out in range(len(mine)):
+        kept = [i for i in range(len(mine)) if i != left_out]
+        head = _fit(before, features["theirs"], theirs, [features["mine"][i] for i in kept],
+                    [mine[i] for i in kept], device.torch, tokenizer.pad) if kept else before  # fmt: skip
+        held_out.append(
+            _agrees(head, features["mine"][left_out], mine[left_out])
+            - _agrees(before, features["mine"][left_out], mine[left_out])
+        )
+    return _moved(before, after, features, mine, unseen, held_out)
+
+
+@torch.no_grad()
+def _features(
+    model: ScalarModel, members: Sequence[Group], pooling: str, pad: int, device: torch.device
+) -> list[Tensor]:
+    """Per group (candidates, dim): what the head reads of each reply."""
+    found = []
+    for group in members:
+        rows = batch([group], pad=pad, device=device).replies
+        hidden = model.trunk(rows.ids, rows.segments).float()
+        found.append(pooled(hidden[:, 1:], rows.mask, pooling))
+    return found
+
+
+def _fit(
+    start: Tensor,
+    theirs: Sequence[Tensor],
+    their_groups: Sequence[Group],
+    mine: Sequence[Tensor],
+    my_groups: Sequence[Group],
+    device: torch.device,
+    pad: int,
+) -> Tensor:
+    head = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([head], lr=3e-3)
+    ranked = batch([*their_groups, *my_groups], pad=pad, device=device)
+    table = torch.cat([*theirs, *mine])
+    total = len(their_groups) + YOUR_WEIGHT * len(my_groups)
+    for _ in range(STEPS):
+        scores = ranked.spread((table @ head).unsqueeze(1))[..., 0]
+        # preference_loss averages inside a prompt, so a prompt's weight is applied from outside.
+        loss = (
+            torch.stack(
+                [
+                    preference_loss(scores[part], ranked.targets[part], ranked.weights[part])[0] * factor
+                    for part, factor in (
+                        (slice(0, len(their_groups)), 1.0),
+                        (slice(len(their_groups), None), YOUR_WEIGHT),
+                    )
+                ]
+            ).sum()
+            / total
+        )
+        loss = loss + PULL * ((head - start) ** 2).sum()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return head.detach()
+
+
+def _agrees(head: Tensor, features: Tensor, group: Group) -> float:
+    """Share of your pairs the head orders as you did."""
+    scores = (features @ head).tolist()
+    right = [
+        float((scores[i] > scores[j]) == (group.targets[i][j] > 0.5))
+        for i in range(len(scores))
+        for j in range(i + 1, len(scores))
+        if group.counted[i][j] and group.targets[i][j] != 0.5
+    ]
+    return sum(right) / len(right) if right else 0.5
+
+
+def _moved(
+    before: Tensor,
+    after: Tensor,
+    features: dict[str, list[Tensor]],
+    mine: Sequence[Group],
+    unseen: Sequence[Group],
+    held_out: Sequence[float],
+) -> Moved:
+    was = bootstrap([_agrees(before, f, g) for f, g in zip(features["mine"], mine, strict=True)])
+    lines = [
+        f"The reward model agreed with {was.mean:.0%} of your pairs [{was.low:.0%}, {was.high:.0%}] (n = {was.n})."
+    ]
+    better = bootstrap(held_out)
+    lines.append(
+        f"Fitted with your other prompts it agrees {better.mean:+.0%} [{better.low:+.0%}, {better.high:+.0%}] more on "
+        f"the one left out (n = {better.n})."
+    )
+    changes = []
+    examples: list[str] = []
+    for feature, group in zip(features["unseen"], unseen, strict=True):
+        old, new = int((feature @ before).argmax()), int((feature @ after).argmax())
+        changes.append(float(old != new))
+        if old != new and len(examples) < 3:
+            examples.append(
+                f"  {group.prompt.messages[-1].content}\n    was first:  {group.responses[old].text}\n"
+                f"    is now:     {group.responses[new].text}"
+            )
+    share = bootstrap(changes)
+    lines.append(
+        f"On {share.n} prompts you did not see, another answer is now first in {share.mean:.1%} "
+        f"[{share.low:.1%}, {share.high:.1%}]."
+    )
+    return Moved(tuple(lines + examples), int(sum(changes)), share.n)
