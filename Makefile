@@ -1,22 +1,38 @@
-# The set-up: a virtual environment in .venv. Every target makes it when it is missing.
+# Everything starts here: `make demo` or `make test` on a machine with git, make and Python does the whole set-up.
 PYTHON ?= python3
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# On Linux the default wheel of torch brings gigabytes of CUDA. Without an NVIDIA GPU the CPU build is taken, from
+# PyTorch's public CPU index when it answers within five seconds, otherwise whatever the configured index gives.
+TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.venv/ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Palate needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12"; exit 1; }
-	$(PYTHON) -m venv .venv
-	.venv/bin/pip install -q -c constraints.txt torch
-	.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
-	@touch $@
+.PHONY: demo test test-slow check bench clean
+demo: .venv/ready
+	.venv/bin/palate demo --run runs/kitchen
 
-.PHONY: test test-slow check clean
 test: .venv/ready
 	.venv/bin/python -m pytest -m "not slow"
+
+test-slow: .venv/ready
+	.venv/bin/python -m pytest -m slow
 
 check: .venv/ready
 	.venv/bin/ruff format --check palate tests
 	.venv/bin/ruff check palate tests
 	.venv/bin/mypy
 
+bench: .venv/ready
+	.venv/bin/python -m palate.commands.bench
+
+# Never touches feedback.sqlite: people's work outlives runs.
 clean:
-	rm -rf runs dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache runs/*/
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Palate needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@index=""; if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1 && \
+	  .venv/bin/python -c 'import urllib.request as u; u.urlopen("$(TORCH_CPU)/torch/", timeout=5)' 2>/dev/null; \
+	  then index="--index-url $(TORCH_CPU) --extra-index-url https://pypi.org/simple"; fi; \
+	  .venv/bin/pip install -q $$index -c constraints.txt torch
+	.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -504,7 +504,7 @@ def _steps(form: Form, main: str, accent: str, base: list[str], rng: random.Rand
         "grill": "grill it over high heat",
         "blend": "blend it until smooth",
         "steam": "steam it with the lid on",
-        "freeze": "freeze it and stir it often",
+        "freeze": "freeze it for two hours",
     }[form.technique]
     finish = rng.choice((f"add the {accent} at the end", f"finish with the {accent}", f"stir in the {accent}"))
     if form.technique in ("bake", "freeze", "toast", "fry"):

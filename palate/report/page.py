@@ -1,0 +1,74 @@
+"""report.json and its story -> one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from palate.report import plots
+
+MODELS = {
+    "base": "Base model",
+    "sft": "SFT",
+    "sft_continued": "SFT continued (control)",
+    "best_of_k": "Best of K",
+    "policy": "PPO policy",
+    "placebo": "Placebo (control)",
+}
+CRITERIA = ("accuracy", "helpfulness", "safety", "clarity")
+
+
+def render(report: dict[str, Any], story: dict[str, Any]) -> str:
+    """The page. Whatever a recipe did not make is left out."""
+    source = resources.files("palate.report").joinpath("template.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["interval"] = _interval
+    return environment.from_string(source).render(
+        report=report,
+        story=story,
+        models={name: title for name, title in MODELS.items() if name in report},
+        criteria=[c for c in CRITERIA if "sft" in report and c in report["sft"]["gold"]],
+        plots=_plots(report, story),
+        total=sum(cost["seconds"] for cost in report["stages"].values()),
+    )
+
+
+def _interval(told: dict[str, Any] | None, digits: int = 3) -> str:
+    """0.512 [0.480, 0.544]."""
+    if told is None:
+        return "not measured"
+    return f"{told['mean']:.{digits}f} [{told['low']:.{digits}f}, {told['high']:.{digits}f}]"
+
+
+def _plots(report: dict[str, Any], story: dict[str, Any]) -> dict[str, Markup]:
+    found: dict[str, Markup] = {}
+    present = [name for name in MODELS if name in report]
+    if present:
+        found["models"] = plots.dots(
+            [(MODELS[name], report[name]["gold"]["overall"]) for name in present], "overall, at its best temperature"
+        )
+    if "change" in report.get("policy", {}):
+        change = report["policy"]["change"]
+        if change:
+            found["change"] = plots.dots(
+                [(name, change[name]) for name in CRITERIA if name in change], "policy minus SFT, paired", zero=True
+            )
+    curves = story.get("curves", {})
+    for stage, names in (
+        ("pretrain", ("loss", "held_out_bits_per_byte")),
+        ("sft", ("loss", "held_out_loss")),
+        ("reward", ("loss", "held_out_accuracy")),
+        ("ppo", ("score", "kl", "entropy", "explained_variance", "clip_fraction", "reply_tokens", "eos_rate", "ratio")),
+    ):
+        if curves.get(stage):
+            found[stage] = plots.curves(curves[stage], names)
+    path: Sequence[dict[str, float]] = story.get("over_optimisation") or ()
+    if path:
+        found["over_optimisation"] = plots.learned_and_gold(path)
+    if report.get("reward"):
+        found["calibration"] = plots.calibration(report["reward"]["calibration"]["curve"])
+    return found

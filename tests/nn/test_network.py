@@ -1,0 +1,110 @@
+"""The network against transformers' LLaMA, and against itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from palate.batches.packed import pack
+from palate.device import Device, generator
+from palate.generate.engine import generate
+from palate.nn.config import Shape
+from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, initialise, pooled
+from palate.text import tokenizer as tokenizers
+from palate.weights import folder as weights
+
+CPU = Device("cpu", torch.float32)
+SHAPES = {
+    "tied": Shape(vocab=300, layers=2, dim=32, heads=4, kv_heads=4, hidden=64, context=48),
+    "grouped, untied": Shape(vocab=300, layers=3, dim=48, heads=6, kv_heads=2, hidden=96, context=48, tied=False),
+}
+
+
+def network(shape: Shape) -> LanguageModel:
+    model = LanguageModel(Trunk(shape))
+    initialise(model, shape, generator("test"))
+    for parameter in model.parameters():  # away from the symmetric start
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator("noise", parameter.shape))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizers.train(["a small text about soup and stew"] * 3, 300).save(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_folders_load_in_transformers_with_the_same_logits(name: str, tmp_path: Path, tokenizer_folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = network(SHAPES[name])
+    weights.save_language_model(tmp_path, model, tokenizer_folder, stops=(2, 3), ids={"pad": 0, "bos": 1, "eos": 2})
+    ids = torch.randint(0, 300, (3, 40), generator=generator(1))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path)(ids).logits
+    torch.testing.assert_close(model(ids), theirs, atol=1e-4, rtol=0)
+    again = weights.load_language_model(tmp_path).eval()
+    torch.testing.assert_close(again(ids), model(ids), atol=0, rtol=0)
+
+
+def test_packed_texts_do_not_see_each_other() -> None:
+    model = network(SHAPES["tied"])
+    texts = [list(range(10, 22)), list(range(40, 49)), list(range(80, 100))]
+    rows = pack([(t, [1] * len(t)) for t in texts], width=48, pad=0)
+    packed = model(rows.ids, rows.segments)
+    for text in texts:
+        alone = model(torch.tensor([text[:-1]]))[0]
+        row, start = next(
+            (r, c)
+            for r in range(len(rows.ids))
+            for c in range(48)
+            if rows.ids[r, c : c + len(text) - 1].tolist() == text[:-1]
+        )  # fmt: skip
+        torch.testing.assert_close(packed[row, start : start + len(text) - 1], alone, atol=1e-5, rtol=0)
+
+
+def test_generation_with_the_cache_equals_generation_without() -> None:
+    model = network(SHAPES["grouped, untied"])
+    prompts = [[1, 5, 9], [1, 7, 30, 31, 32, 33, 90], [1]]
+    replies = generate(
+        model, prompts, stops=(299,), max_new_tokens=12, temperature=0.0, rng=generator(0), device=CPU, answers=2
+    )
+    for prompt, (one, two) in zip(prompts, replies, strict=True):
+        assert one == two  # greedy
+        ids = list(prompt)
+        for _ in range(12):
+            ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+            if ids[-1] == 299:
+                break
+        assert list(one.ids) == ids[len(prompt) :]
+
+
+def test_sampling_follows_the_distribution() -> None:
+    model = network(SHAPES["tied"])
+    logits = model(torch.tensor([[1, 5, 9]])).detach()[0, -1] / 0.8
+    expected = logits.softmax(-1)
+    replies = generate(
+        model, [[1, 5, 9]], stops=(), max_new_tokens=1, temperature=0.8, rng=generator(0), device=CPU, answers=4000
+    )
+    counts = torch.bincount(torch.tensor([r.ids[0] for r in replies[0]]), minlength=300) / 4000
+    assert float((counts - expected).abs().sum()) < 0.25  # about 0.2 is what 4,000 draws from 300 kinds give
+
+
+def test_pooling() -> None:
+    scores = torch.arange(8.0).view(1, 8, 1)
+    mask = torch.tensor([[0.0, 0, 1, 1, 1, 0, 0, 0]])
+    assert float(pooled(scores, mask, "mean")) == 3.0
+    assert float(pooled(scores, mask, "last")) == 4.0
+
+
+def test_a_reward_folder_comes_back(tmp_path: Path, tokenizer_folder: Path) -> None:
+    model = ScalarModel(Trunk(SHAPES["tied"]), 5)
+    labels = ("a", "b", "c", "d", "e")
+    weights.save_scalar_model(
+        tmp_path, model, tokenizer_folder, labels=labels, ids={"pad": 0, "bos": 1, "eos": 2}, extra={"mean": 1.5}
+    )
+    again, extra = weights.load_scalar_model(tmp_path)
+    ids = torch.randint(0, 300, (2, 9))
+    torch.testing.assert_close(again(ids), model(ids), atol=0, rtol=0)
+    assert extra == {"mean": 1.5}

@@ -1,0 +1,107 @@
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from palate import flow, metrics
+from palate.batches.shards import Shard
+from palate.device import Device
+from palate.errors import NotFinite
+from palate.measure.bits import ByteNgram, bits_per_byte
+from palate.recipe import Recipe
+from palate.train import resume
+from palate.train.update import Learner, update
+from palate.weights import folder as weights
+from palate.workspace import Workspace
+
+Made = tuple[Recipe, Workspace]
+
+
+def test_the_model_learned_and_the_log_says_so(small_run: Made) -> None:
+    lines = metrics.read(small_run[1].logs / "pretrain.jsonl")
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 24
+    assert losses[0] > 0.9 * math.log(600) and losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "ppo"])
+def test_a_killed_run_ends_as_the_uninterrupted_one(
+    stage: str, small_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kill after a save; weights and metrics must be equal bit for bit."""
+    recipe, workspace = small_run
+    copy = Workspace(tmp_path / "copy")
+    shutil.copytree(workspace.folder, copy.folder)
+    artifact = {"pretrain": "base", "sft": "sft", "ppo": "ppo"}[stage]
+    shutil.rmtree(copy.path(artifact))
+    saved = resume.save
+
+    def save_and_die(*args: object, **kwargs: object) -> None:
+        saved(*args, **kwargs)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(resume, "save", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        flow.run_stage(stage, recipe, copy)
+    assert not copy.own(artifact), "nothing half-written may be seen"
+    monkeypatch.setattr(resume, "save", saved)
+    assert flow.run_stage(stage, recipe, copy)
+    one, two = (w.read(artifact) / "model.safetensors" for w in (workspace, copy))
+    assert one.read_bytes() == two.read_bytes()
+    log = f"{stage}.jsonl"
+    assert (workspace.logs / log).read_text() == (copy.logs / log).read_text()
+
+
+def test_not_a_number_stops_before_the_step() -> None:
+    model = torch.nn.Linear(2, 1)
+    learner = Learner(model, torch.optim.SGD(model.parameters(), lr=1.0))
+    before = model.weight.clone()
+
+    def objective(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return (model(x) * math.nan).sum(), torch.tensor(1.0)
+
+    with pytest.raises(NotFinite, match="pretrain 7"):
+        update(learner, [torch.ones(1, 2)], objective, lr=1.0, max_norm=1.0, name="pretrain 7")
+    assert torch.equal(model.weight, before)
+
+
+def test_micro_batches_do_not_change_the_step() -> None:
+    x, y = torch.randn(6, 3), torch.randn(6, 1)
+
+    def stepped(cuts: list[int]) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 1)
+        learner = Learner(model, torch.optim.SGD(model.parameters(), lr=1.0))
+
+        def objective(rows: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+            return ((model(rows[0]) - rows[1]) ** 2).sum(), torch.tensor(float(len(rows[0])))
+
+        micro = zip(x.split(cuts), y.split(cuts), strict=True)
+        update(learner, micro, objective, lr=0.1, max_norm=100.0, name="x")
+        return model.weight.detach()
+
+    torch.testing.assert_close(stepped([6]), stepped([1, 3, 2]))
+
+
+def test_bits_per_byte_of_a_uniform_model(small_run: Made) -> None:
+    """Equal logits cost log2(vocab) per token."""
+    folder = small_run[1].read("tokens")
+    model = weights.load_language_model(small_run[1].read("base"))
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    shard = Shard(folder, "val")
+    told = bits_per_byte(model, shard, Device("cpu", torch.float32), width=160)
+    index = json.loads((folder / "index.json").read_text())
+    tokens = len(shard.tokens) - len(shard.lengths)
+    assert told == pytest.approx(math.log2(model.shape.vocab) * tokens / index["val"]["text_bytes"], rel=0.02)
+
+
+def test_the_ngram_baseline_by_hand() -> None:
+    model = ByteNgram(2)
+    model.read(["ab"])
+    # p(a) = (1 + 2/256) / 4; p(b | a) = (1 + p(b)) / 2 with p(b) = p(a): Witten-Bell with two kinds after two bytes
+    single = (1 + 2 / 256) / 4
+    assert model.bits_per_byte(["ab"]) == pytest.approx(-(math.log2(single) + math.log2((1 + single) / 2)) / 2)

@@ -1,0 +1,90 @@
+import json
+
+import pytest
+import torch
+
+from palate.batches.rankings import batch, groups
+from palate.measure import preference
+from palate.objectives.preference import preference_loss
+from palate.recipe import Recipe
+from palate.records import Judgement, Prompt, Response, conversation, read_jsonl
+from palate.text import tokenizer as tokenizers
+from palate.weights import folder as weights
+from palate.workspace import Workspace
+
+Made = tuple[Recipe, Workspace]
+
+
+def test_what_it_measures(small_run: Made) -> None:
+    folder = small_run[1].read("reward")
+    report = json.loads((folder / "report.json").read_text())
+    for name in ("accuracy", "length_only", "bag_of_words", "best_of_k"):
+        assert report[name]["low"] <= report[name]["mean"] <= report[name]["high"]
+    model, extra = weights.load_scalar_model(folder)
+    assert extra["std"] > 0 and extra["labels"][-1] == "overall" == "overall"
+    assert model.score.out_features == 5
+
+
+def test_groups_average_judgements_and_merge_equal_answers(small_run: Made) -> None:
+    tokenizer = tokenizers.load(small_run[1].read("sft"))
+    prompt = Prompt(id="p", messages=conversation("Suggest a dinner."), family="f")
+    responses = [Response(id=i, prompt_id="p", text=t) for i, t in (("a", "Soup."), ("b", "Stew."), ("c", "Soup."))]
+    judgements = [
+        Judgement(
+            id="1", prompt_id="p", annotator="x", ranks={"a": 1, "b": 2, "c": 1}, criteria={"a": {"safety": 5.0}}
+        ),
+        Judgement(id="2", prompt_id="p", annotator="y", ranks={"a": 2, "b": 1}),
+    ]
+    (group,), too_long = groups([prompt], responses, judgements, tokenizer, room=160)
+    assert too_long == 0 and [r.id for r in group.responses] == ["a", "b"]
+    # a > b, c > b (c is a), b > a: two of three for "Soup."
+    assert group.targets[0][1] == pytest.approx(2 / 3) and group.counted[0][1] == 3
+    assert group.labels[0] == (None, None, 1.0, None)
+
+
+def test_the_loss_of_one_pair_and_of_a_tie() -> None:
+    targets = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+    weights_ = torch.tensor([[[0.0, 1.0], [0.0, 0.0]]])
+    scores = torch.tensor([[2.0, 0.5]])
+    loss, count = preference_loss(scores, targets, weights_)
+    torch.testing.assert_close(loss, -torch.nn.functional.logsigmoid(torch.tensor(1.5)))
+    assert count == 1
+    even, _ = preference_loss(scores, targets * 0.5, weights_)
+    level, _ = preference_loss(torch.zeros(1, 2), targets * 0.5, weights_)
+    assert even > level  # a tie asks for equal scores
+
+
+def test_scores_do_not_depend_on_the_batch(small_run: Made) -> None:
+    folder = small_run[1].read("rankings")
+    tokenizer = tokenizers.load(small_run[1].read("sft"))
+    found, _ = groups(
+        read_jsonl(folder / "prompts.jsonl", Prompt),
+        read_jsonl(folder / "responses.jsonl", Response),
+        read_jsonl(folder / "judgements.jsonl", Judgement),
+        tokenizer,
+        room=160,
+    )
+    model, _ = weights.load_scalar_model(small_run[1].read("reward"))
+    from palate.device import Device
+    from palate.generate.replies import reply_scores
+
+    device = Device("cpu", torch.float32)
+    together = batch(found[:4], pad=0, device=device.torch)
+    spread = together.spread(reply_scores(model, together.replies, pooling="mean", device=device))
+    for number, group in enumerate(found[:4]):
+        alone = batch([group], pad=0, device=device.torch)
+        scores = reply_scores(model, alone.replies, pooling="mean", device=device)
+        torch.testing.assert_close(spread[number, : len(scores)], scores, atol=1e-5, rtol=0)
+
+
+def test_accuracy_and_calibration_by_hand(small_run: Made) -> None:
+    tokenizer = tokenizers.load(small_run[1].read("sft"))
+    prompt = Prompt(id="p", messages=conversation("?"), family="f")
+    responses = [Response(id=i, prompt_id="p", text=i) for i in "abc"]
+    judgement = Judgement(id="1", prompt_id="p", annotator="x", ranks={"a": 1, "b": 2, "c": 3})
+    found, _ = groups([prompt], responses, [judgement], tokenizer, room=160)
+    assert preference.pair_accuracy(found, [[3.0, 2.0, 1.0]]).mean == 1.0
+    assert preference.pair_accuracy(found, [[2.0, 3.0, 1.0]]).mean == pytest.approx(2 / 3)
+    assert preference.best_of_k(found, [[1.0, 2.0, 3.0]]).mean == 0.0
+    sure = preference.calibration(found, [[60.0, 30.0, 0.0]])
+    assert sure["ece"] < 1e-4
