@@ -101,7 +101,7 @@ def test_the_public_api_is_frozen() -> None:
 
 
 def test_no_dependency_with_a_licence_we_refuse() -> None:
-    """What Palate installs, not the tools of its tests. pyphen and html5lib-like transitive ones count too."""
+    """What Palate installs, however deep, not the tools of its tests. Of several licences one is enough."""
     import re
     from importlib import metadata
 
@@ -122,6 +122,6 @@ def test_no_dependency_with_a_licence_we_refuse() -> None:
         if name == "palate":
             continue
         told = distribution.metadata
-        licence = " ".join([told.get("License-Expression") or "", *(told.get_all("Classifier") or ())])
-        bad = re.search(r"\bA?GPL|GNU (Affero )?General Public", licence.replace("LGPL", ""))
-        assert not bad, f"{name}: {licence}"
+        licence = told.get("License-Expression") or " ".join(told.get_all("Classifier") or ())
+        choices = [c for c in licence.split(" OR ") if not re.search(r"\bA?GPL|GNU (Affero )?General Public", c)]
+        assert choices, f"{name}: {licence}"

@@ -43,7 +43,7 @@ def parse_order(text: str, labels: Sequence[str]) -> dict[str, int]:
     for group in groups:
         rank = len(ranks) + 1
         for label in group:
-            if label not in labels:
+            if label not in set(labels):
                 raise NotAnOrder(f"{label or 'nothing'!r} is not one of {', '.join(labels)}.")
             if label in ranks:
                 raise NotAnOrder(f"{label} comes twice.")

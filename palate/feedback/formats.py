@@ -276,9 +276,11 @@ def _chosen_rejected(row: Row) -> tuple[Conversation, str, str]:
         liked, other = transcript(chosen), transcript(rejected)
     else:
         liked, other = _turns(chosen, "role", "content"), _turns(rejected, "role", "content")
-    if liked[:-1] != other[:-1] or liked[-1].role != "assistant" or other[-1].role != "assistant":
-        raise ValueError("chosen and rejected do not share their conversation up to the last answer")
-    return liked[:-1], liked[-1].content, other[-1].content
+    # A few HH-RLHF pairs part before the last turn: what is compared is the first answer in which they differ.
+    alike = next((k for k, (a, b) in enumerate(zip(liked, other)) if a != b), min(len(liked), len(other)) - 1)
+    if alike == 0 or liked[alike].role != "assistant" or other[alike].role != "assistant":
+        return liked[: max(alike, 1)], "", ""  # they differ in what the person said, which nobody compared
+    return liked[:alike], liked[alike].content, other[alike].content
 
 
 def _ranked(messages: Conversation, answers: list[tuple[str, int]], source: str, extra: Row) -> Comparison:

@@ -118,7 +118,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
     room = models.policy.shape.context - settings.max_new_tokens
     _, ids, too_long = prompt_batches.encode([p for p in every if p.split == "train"], tokenizer, room=room)
-    watched, watched_ids, _ = prompt_batches.encode([p for p in every if p.split == "dev"], tokenizer, room=room)
+    dev = sorted((p for p in every if p.split == "dev"), key=lambda p: p.id)  # ids are hashes: a mix of all skills
+    watched, watched_ids, _ = prompt_batches.encode(dev, tokenizer, room=room)
     if len(ids) < settings.rollout_prompts:
         raise BadInput(
             f"{len(ids)} train prompts fit ({len(too_long)} are too long), fewer than ppo.rollout_prompts = "

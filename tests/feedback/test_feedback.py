@@ -1,0 +1,107 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from palate.errors import BadInput
+from palate.feedback import formats, split, statistics
+from palate.feedback.store import open_store
+from palate.records import Judgement, Prompt, Response, conversation
+
+PROMPT = Prompt(id="p", messages=conversation("Suggest a dinner."), family="f")
+RESPONSES = [Response(id=i, prompt_id="p", text=f"answer {i}") for i in "abc"]
+
+
+def judgement(number: str, who: str, **ranks: int) -> Judgement:
+    return Judgement(id=number, prompt_id="p", annotator=who, ranks=ranks, presented_order=("a", "b", "c"))
+
+
+def test_what_goes_in_comes_out_and_again_is_no_error(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'f.sqlite'}"
+    given = [judgement("1", "x", a=1, b=2, c=2)]
+    for new in (1, 0):
+        with open_store(url) as store:
+            store.add_prompts([PROMPT], "one")
+            store.add_responses(RESPONSES, "one")
+            assert store.add_judgements(given, "one") == new
+            assert store.judgements("one") == given and store.judgements("two") == []
+            assert store.prompts("one") == [PROMPT] and store.responses("one") == RESPONSES
+
+
+def test_append_only(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+        store.add_prompts([PROMPT], "one")
+        store.add_responses(RESPONSES, "one")
+        store.add_judgements([judgement("1", "x", a=1, b=2)], "one")
+        before = store.revision()
+        with pytest.raises(BadInput, match="another record"):
+            store.add_judgements([judgement("1", "x", a=2, b=1)], "one")
+        assert store.revision() == before
+        changed = Judgement(id="2", prompt_id="p", annotator="x", ranks={"a": 2, "b": 1}, supersedes="1")
+        store.add_judgements([changed], "one")
+        assert store.judgements("one") == [changed] and len(store.judgements("one", include_superseded=True)) == 2
+        assert store.revision() > before
+
+
+def test_a_ranking_of_unknown_answers_is_refused_whole(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+        store.add_responses(RESPONSES, "one")
+        with pytest.raises(BadInput, match="ranks response z"):
+            store.add_judgements([judgement("1", "x", a=1, b=2), judgement("2", "x", a=1, z=2)], "one")
+        assert store.count_judgements("one") == 0
+
+
+def test_a_store_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "f.sqlite").write_text("this is no database, though it is long enough to be read as one" * 20)
+    with pytest.raises(BadInput, match="cannot be opened"):
+        open_store(f"sqlite:///{tmp_path / 'f.sqlite'}")
+
+
+def test_concordance_by_hand() -> None:
+    """m = 3, n = 3: rank sums 4, 6, 8; S = 8; W = 12 * 8 / (9 * 24) = 4/9."""
+    same = {"a": 1, "b": 2, "c": 3}
+    assert statistics.concordance([same, same]) == 1.0
+    rankings = [same, same, {"a": 2, "b": 2, "c": 1}]
+    # sums 1+1+2.5, 2+2+2.5, 3+3+1 = 4.5, 6.5, 7; mean 6; S = 2.25+.25+1 = 3.5; ties 2^3-2 = 6
+    assert statistics.concordance(rankings) == pytest.approx(12 * 3.5 / (9 * 24 - 3 * 6))
+    assert statistics.concordance([{"a": 1, "b": 1}, {"a": 1, "b": 1}]) is None
+
+
+def test_agreement_by_hand() -> None:
+    told = statistics.agreement([judgement("1", "x", a=1, b=2, c=3), judgement("2", "y", a=1, b=3, c=2)])
+    assert told is not None and told["mean"] == pytest.approx(2 / 3)
+    assert statistics.agreement([judgement("1", "x", a=1, b=2)]) is None
+
+
+def test_biases_by_hand() -> None:
+    given = [judgement("1", "x", a=1, b=2, c=3), judgement("2", "y", a=2, b=1, c=3)]
+    assert statistics.first_shown(given) == pytest.approx(0.5 - 1 / 3)
+    assert statistics.longer_wins(given, {"a": 5, "b": 2, "c": 1}) == pytest.approx(5 / 6)
+
+
+def test_whole_families_move() -> None:
+    families = ["a"] * 5 + ["b"] * 3 + [f"x{i}" for i in range(40)]
+    placed = split.assign(families, dev=8, test=8, seed=0)
+    counts = {s: sum(placed[f] == s for f in families) for s in ("train", "dev", "test")}
+    assert counts["dev"] <= 8 and counts["test"] <= 8 and counts["train"] >= 24
+    assert placed == split.assign(families, dev=8, test=8, seed=0)
+
+
+def test_our_own_format_comes_back_exactly(tmp_path: Path) -> None:
+    one = formats.Comparison(PROMPT, tuple(RESPONSES), (judgement("1", "x", a=1, b=2, c=2),))
+    formats.write_comparisons(tmp_path / "k.jsonl", [one])
+    assert list(formats.read_comparisons(tmp_path / "k.jsonl")) == [one]
+    assert formats.write_preference_pairs(tmp_path / "t.jsonl", [one]) == 2
+    assert {len(c.responses) for c in formats.read_comparisons(tmp_path / "t.jsonl")} == {2}
+
+
+def test_real_files() -> None:
+    data = os.environ.get("PALATE_DATA")
+    if not data:
+        pytest.skip("PALATE_DATA is not set")
+    dolly = next((Path(data) / "dolly-15k").glob("*.jsonl*"))
+    assert sum(1 for _ in formats.read_demonstrations(dolly)) > 14_000
+    for path in sorted((Path(data) / "hh-rlhf").rglob("*.gz")):
+        comparisons = list(formats.read_comparisons(path))
+        assert len(comparisons) > 2_000
+        assert all(c.prompt.messages[-1].role == "user" for c in comparisons)

@@ -1,0 +1,69 @@
+import json
+from pathlib import Path
+
+import pytest
+from tests_small import small_recipe
+
+from palate import flow
+from palate.errors import BadInput
+from palate.feedback.store import open_store
+from palate.recipe import Recipe
+from palate.records import Judgement, read_jsonl
+from palate.stages import rank
+from palate.workspace import Workspace
+
+Made = tuple[Recipe, Workspace]
+
+
+def test_the_panels_judgements_went_through_the_store(small_run: Made) -> None:
+    recipe, workspace = small_run
+    judgements = list(read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement))
+    assert judgements and all(j.simulated for j in judgements)
+    with open_store(rank.store_url(recipe, workspace)) as store:
+        assert store.judgements(rank.campaign(workspace)) == judgements
+    assert (workspace.folder.parent / "feedback.sqlite").is_file()
+
+
+def test_the_placebo_keeps_the_ranks_and_loses_whose_they_were(small_run: Made) -> None:
+    _, workspace = small_run
+    control = Workspace(workspace.folder / "controls" / "placebo", parent=workspace)
+    real = list(read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement))
+    dealt = list(read_jsonl(control.read("rankings") / "judgements.jsonl", Judgement))
+    assert [sorted(j.ranks.values()) for j in real] == [sorted(j.ranks.values()) for j in dealt]
+    same = sum(a.ranks == b.ranks for a, b in zip(real, dealt, strict=True))
+    assert same < len(real) / 2
+    assert all(j.source == "placebo" for j in dealt)
+
+
+def ranked_from(tmp_path: Path, small_run: Made, lines: list[object]) -> Workspace:
+    path = tmp_path / "theirs.jsonl"
+    path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+    workspace = Workspace(tmp_path / "run", parent=small_run[1])
+    flow.run_stage("rank", small_recipe(f'rank.by=["{path}"]'), workspace)
+    return workspace
+
+
+def test_files_of_other_formats(tmp_path: Path, small_run: Made) -> None:
+    lines: list[object] = [
+        {"prompt": "p1", "responses": ["a", "b", "c"], "ranks": [2, 1, 2]},
+        {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: go away"},
+        {"prompt": "p2", "chosen": "good", "rejected": "bad"},
+        {"prompt": {"role": "prompter", "text": "q", "replies": [
+            {"role": "assistant", "text": "x", "rank": 1, "replies": []},
+            {"role": "assistant", "text": "y", "rank": 0, "replies": []}]}},
+    ]  # fmt: skip
+    workspace = ranked_from(tmp_path, small_run, lines)
+    judgements = list(read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement))
+    assert [sorted(j.ranks.values()) for j in judgements] == [[1, 2, 2], [1, 2], [1, 2], [1, 2]]
+    assert not any(j.simulated for j in judgements)
+
+
+def test_an_unknown_answer_is_named(tmp_path: Path, small_run: Made) -> None:
+    judgement = {"id": "j", "prompt_id": "p", "annotator": "x", "ranks": {"nobody": 1, "r": 2}}
+    line = {
+        "prompt": {"id": "p", "messages": [{"role": "user", "content": "?"}], "family": "f"},
+        "responses": [{"id": "r", "prompt_id": "p", "text": "t"}],
+        "judgements": [judgement],
+    }
+    with pytest.raises(BadInput, match=r"theirs.jsonl:1.*names the answer nobody"):
+        ranked_from(tmp_path, small_run, [line])
