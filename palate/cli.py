@@ -218,16 +218,14 @@ def _call(application: Callable[..., Any], argv: list[str] | None) -> None:
         code = application(args=argv, standalone_mode=False)
     except (typer.Abort, EOFError):
         raise KeyboardInterrupt from None
-    except SystemExit as end:  # how typer ends on Ctrl-C
-        if end.code == STOPPED:
-            raise KeyboardInterrupt from None
-        raise
     except Exception as error:
         # typer's own complaints about the command line (unknown option, missing argument) know how to show themselves
         if hasattr(error, "show") and hasattr(error, "exit_code"):
             error.show()
             sys.exit(error.exit_code)
         raise
+    if code == STOPPED:  # how typer ends on Ctrl-C
+        raise KeyboardInterrupt
     if isinstance(code, int) and code:
         sys.exit(code)
 
