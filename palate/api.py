@@ -91,7 +91,9 @@ def load(folder: str | Path) -> Assistant:
         path = workspace.read(next((a for a in ("ppo", "sft") if workspace.has(a)), "base"))
     device = open_device(Hardware())
     model = weights.load_language_model(path).to(device.torch).eval()
-    return Assistant(model, tokenizers.load(path), device)
+    tokenizer = tokenizers.load(path)
+    weights.check_vocabulary(model, tokenizer.vocab, path)
+    return Assistant(model, tokenizer, device)
 
 
 def score(folder: str | Path, prompt: str | Conversation, answers: Sequence[str]) -> list[dict[str, float]]:

@@ -85,6 +85,8 @@ def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
         for name, control in control_folders(recipe, workspace).items():
             artifact = "sft" if name == "sft_continued" else "ppo"
             inputs[f"controls/{name}"] = str(control.manifest(artifact)["digest"]) if control.own(artifact) else ""
+    if stage.name == "sft" and recipe.sft and recipe.sft.start == "sft" and workspace.parent is not None:
+        inputs["sft"] = str(workspace.parent.manifest("sft")["digest"])
     settings = recipe.section_hash_input(stage.sections)
     outside: dict[str, str] = {}
     if stage.outside:

@@ -41,7 +41,9 @@ class Chat:
         if name not in self._open:
             folder = self.folders[name]
             model = weights.load_language_model(folder).to(self.device.torch)
-            self._open[name] = (model, tokenizers.load(folder))
+            tokenizer = tokenizers.load(folder)
+            weights.check_vocabulary(model, tokenizer.vocab, folder)
+            self._open[name] = (model, tokenizer)
         self.name = name
 
     def say(self, text: str) -> Iterator[str]:

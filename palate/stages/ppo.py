@@ -169,6 +169,12 @@ def _check_gate(workspace: Workspace) -> None:
 
 def _open_models(workspace: Workspace, device: Device) -> Models:
     sft, palate = workspace.read("sft"), workspace.read("reward")
+    if tokenizers.load(sft).fingerprint != tokenizers.load(palate).fingerprint:
+        raise BadInput(
+            "this reward model was made with another tokenizer than the assistant's, so it cannot read its ids.",
+            palate,
+            "Make it again: delete the folder and run `palate reward`.",
+        )
     reward, extra = weights.load_scalar_model(palate)
     mix = torch.tensor(extra["mix"])
     # The critic starts as the reward model (Ouyang et al. 2022, appendix C.4): it already knows good from bad.

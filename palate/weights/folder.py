@@ -83,6 +83,16 @@ def load_scalar_model(folder: Path) -> tuple[ScalarModel, dict[str, Any]]:
     return model, dict(config.get("palate", {}))
 
 
+def check_vocabulary(model: LanguageModel, vocab: int, folder: Path) -> None:
+    """Refuse a model whose embedding has no row for some of its tokenizer's `vocab` ids. Raises BadInput."""
+    if model.shape.vocab < vocab:
+        raise BadInput(
+            f"the model knows {model.shape.vocab} ids and its tokenizer makes {vocab}: they do not belong together.",
+            folder,
+            "Copy model and tokenizer from the same place.",
+        )
+
+
 def trunk_copy(trunk: Trunk) -> Trunk:
     """A new trunk with the same weights: a reward model starts as the SFT model's body."""
     copy = Trunk(trunk.shape)

@@ -1,12 +1,15 @@
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from palate import metrics
+from palate.api import load
 from palate.device import Device
-from palate.errors import GateClosed
+from palate.errors import BadInput, GateClosed
 from palate.recipe import Recipe
 from palate.records import Prompt, read_jsonl
 from palate.stages import ppo
@@ -97,3 +100,13 @@ def test_rows_of_a_rollout_are_cut_to_their_longest(small_run: Made) -> None:
     assert part.logp.shape[1] == part.replies.longest - 1 == part.replies.mask.shape[1]
     torch.testing.assert_close(part.logp.sum(1), rollout.logp[short].sum(1))
     assert dataclasses.is_dataclass(part)
+
+
+def test_a_reward_model_of_another_tokenizer_is_refused(small_run: Made, tmp_path: Path) -> None:
+    copy = Workspace(tmp_path / "copy")
+    shutil.copytree(small_run[1].folder, copy.folder)
+    tokenizers.train(["other words than before, and other merges"] * 9, 320).save(copy.path("reward"))
+    with pytest.raises(BadInput, match="another tokenizer"):
+        ppo._open_models(copy, CPU)
+    tokenizers.train(["a b c"] * 9, 270).save(copy.path("base"))
+    load(copy.path("base"))  # fewer ids than the model knows: no harm
