@@ -66,7 +66,7 @@ class Models:
     pooling: str
     mix: Tensor
     mean: float
-    std: float
+    scale: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Rollout:
     advantages: Tensor
     returns: Tensor
     score: Tensor
-    """(batch) normalised reward-model score, penalty for a missing end included."""
+    """(batch) centred reward-model score, penalty for a missing end included."""
     ended: Tensor
     entropy: float
 
@@ -177,11 +177,14 @@ def _open_models(workspace: Workspace, device: Device) -> Models:
         )
     reward, extra = weights.load_scalar_model(palate)
     mix = torch.tensor(extra["mix"])
+    # A Bradley-Terry score is in log-odds of being preferred, so it has a scale of its own. A wide spread is brought to
+    # 1; a narrow one is left: it means the rankings taught little, and stretching it would make noise a goal.
+    scale = max(float(extra["std"]), 1.0)
     # The critic starts as the reward model (Ouyang et al. 2022, appendix C.4): it already knows good from bad.
     critic = ScalarModel(weights.trunk_copy(reward.trunk), 1)
     with torch.no_grad():
-        # ... and on the scale of the normalised score. What the mean shifts, the critic's warm-up learns.
-        critic.score.weight.copy_((mix @ reward.score.weight / extra["std"]).unsqueeze(0))
+        # ... and on the scale of the score. What the mean shifts, the critic's warm-up learns.
+        critic.score.weight.copy_((mix @ reward.score.weight / scale).unsqueeze(0))
     models = Models(
         policy=weights.load_language_model(sft).to(device.torch),
         critic=critic.to(device.torch),
@@ -190,7 +193,7 @@ def _open_models(workspace: Workspace, device: Device) -> Models:
         pooling=str(extra["pooling"]),
         mix=mix.to(device.torch),
         mean=float(extra["mean"]),
-        std=float(extra["std"]),
+        scale=scale,
     )
     for frozen in (models.reference, models.reward):
         frozen.requires_grad_(requires_grad=False)
@@ -231,9 +234,9 @@ def _watch(
 
 
 def _score(models: Models, replies: Replies, device: Device) -> Tensor:
-    """Normalised reward (batch): mean 0 and variance 1 over the assistant's replies."""
+    """Reward (batch): mean 0 over the assistant's replies, variance 1 at most."""
     scores = reply_scores(models.reward, replies, pooling=models.pooling, device=device)
-    return (scores @ models.mix - models.mean) / models.std
+    return (scores @ models.mix - models.mean) / models.scale
 
 
 def _values(critic: ScalarModel, replies: Replies, device: Device) -> Tensor:

@@ -138,8 +138,8 @@ def _measure(
 
 
 def _scale(model: ScalarModel, members: Sequence[Group], settings: Reward, pad: int, device: Device) -> dict[str, Any]:
-    """Mean and standard deviation of the mixed score over the assistant's replies: PPO's score has mean 0 and
-    variance 1 at the start (Ziegler et al. 2019, section 2.1)."""
+    """Mean and standard deviation of the mixed score over the assistant's replies: PPO's score
+    has mean 0 at the start (Ziegler et al. 2019, section 2.1)."""
     values = torch.tensor(
         [mixed(s, settings.weights) for group in _scores(model, members, settings, pad, device) for s in group]
     )
