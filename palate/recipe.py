@@ -193,6 +193,7 @@ class Ppo(Section):
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
     missing_eos_penalty: float = Field(1.0, ge=0)
+    """Standard deviations of the score that a reply loses when it does not end by itself."""
     max_norm: float = Field(1.0, gt=0)
     evaluate_every: int = Field(10, ge=1)
     save_every: int = Field(5, ge=1)

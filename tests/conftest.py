@@ -1,11 +1,35 @@
 """A whole run of the kitchen, small enough for seconds, made once and shared by the tests of the stages."""
 
+import socket
+from collections.abc import Iterator
+
 import pytest
 from tests_small import small_recipe
 
 from palate import flow
 from palate.recipe import Recipe
 from palate.workspace import Workspace
+
+
+@pytest.fixture(scope="session", autouse=True)
+def calls_out() -> Iterator[list[str]]:
+    """No test opens a connection, and what tried to is listed: a program may swallow the error that it gets."""
+    tried: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for place, name in (
+            (socket.socket, "connect"),
+            (socket.socket, "connect_ex"),
+            (socket.socket, "sendto"),
+            (socket, "getaddrinfo"),
+        ):
+
+            def refuse(*values: object, name: str = name, **_: object) -> None:
+                tried.append(f"{name} {values[-1]}")
+                raise OSError("Palate calls nobody")
+
+            patch.setattr(place, name, refuse)
+        yield tried
+    assert tried == [], "a test called out"
 
 
 @pytest.fixture(scope="session")

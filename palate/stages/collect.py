@@ -91,15 +91,19 @@ def _kept(recipe: Recipe, raws: Path, sifter: _Sifter) -> Iterator[Document]:
     with Progress("collecting", max(total // 1000, 1), unit="kB") as progress:
         for name, path, file in files:
             locator = file.name if path.is_file() else file.relative_to(path).as_posix()
+            left = file.stat().st_size // 1000
             for found in sources.read_file(file, locator):
+                # A guess, since text is not what the file's bytes are: never more than the file, made up at its end.
+                read = min(len(found.text) // 1000, left) if isinstance(found, Document) else 0
+                left -= read
                 document = sifter.sift(found, name)
                 if document is not None:
                     yield document
                     kept += 1
                     if kept == most:
                         return
-                progress.advance(0, f"{sifter.read:,} documents read, {kept:,} kept")
-            progress.advance(file.stat().st_size // 1000)
+                progress.advance(read, f"{sifter.read:,} documents read, {kept:,} kept")
+            progress.advance(left)
 
 
 class _Sifter:

@@ -66,7 +66,15 @@ class Models:
     pooling: str
     mix: Tensor
     mean: float
-    scale: float
+    """The reward model's mean over the assistant's replies, and (std) its standard deviation there."""
+    std: float
+
+    @property
+    def scale(self) -> float:
+        """What the centred reward is divided by. A Bradley-Terry score is in log-odds of being preferred, so it has a
+        scale of its own: a wide spread is brought to 1, a narrow one is left. It means the rankings taught little, and
+        stretching it would make noise a goal."""
+        return max(self.std, 1.0)
 
 
 @dataclass(frozen=True)
@@ -177,14 +185,11 @@ def _open_models(workspace: Workspace, device: Device) -> Models:
         )
     reward, extra = weights.load_scalar_model(palate)
     mix = torch.tensor(extra["mix"])
-    # A Bradley-Terry score is in log-odds of being preferred, so it has a scale of its own. A wide spread is brought to
-    # 1; a narrow one is left: it means the rankings taught little, and stretching it would make noise a goal.
-    scale = max(float(extra["std"]), 1.0)
     # The critic starts as the reward model (Ouyang et al. 2022, appendix C.4): it already knows good from bad.
+    # `_values` brings it to the scale of the score.
     critic = ScalarModel(weights.trunk_copy(reward.trunk), 1)
     with torch.no_grad():
-        # ... and on the scale of the score. What the mean shifts, the critic's warm-up learns.
-        critic.score.weight.copy_((mix @ reward.score.weight / scale).unsqueeze(0))
+        critic.score.weight.copy_((mix @ reward.score.weight).unsqueeze(0))
     models = Models(
         policy=weights.load_language_model(sft).to(device.torch),
         critic=critic.to(device.torch),
@@ -193,7 +198,7 @@ def _open_models(workspace: Workspace, device: Device) -> Models:
         pooling=str(extra["pooling"]),
         mix=mix.to(device.torch),
         mean=float(extra["mean"]),
-        scale=scale,
+        std=float(extra["std"]),
     )
     for frozen in (models.reference, models.reward):
         frozen.requires_grad_(requires_grad=False)
@@ -239,10 +244,12 @@ def _score(models: Models, replies: Replies, device: Device) -> Tensor:
     return (scores @ models.mix - models.mean) / models.scale
 
 
-def _values(critic: ScalarModel, replies: Replies, device: Device) -> Tensor:
-    """V of the state before each target token, (batch, time): what the critic says where that token is predicted."""
+def _values(models: Models, replies: Replies, device: Device) -> Tensor:
+    """V of the state before each target token, (batch, time): what the critic says where that token is predicted,
+    centred and scaled as the score is."""
     with device.products():
-        return critic(replies.inputs, replies.segments[:, :-1]).squeeze(-1)  # type: ignore[no-any-return]
+        values: Tensor = models.critic(replies.inputs, replies.segments[:, :-1]).squeeze(-1)
+    return (values - models.mean) / models.scale
 
 
 def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor]) -> Tensor:
@@ -295,9 +302,10 @@ def roll_out(
     rows = settings.micro_rows
     logp = _in_pieces(replies, rows, policy_logp)
     ref_logp = _in_pieces(replies, rows, reference_logp)
-    values = _in_pieces(replies, rows, lambda part: _values(models.critic, part, device)) * replies.mask
+    values = _in_pieces(replies, rows, lambda part: _values(models, part, device)) * replies.mask
     score = _in_pieces(replies, rows, lambda part: _score(models, part, device))
-    score = score - settings.missing_eos_penalty * (~ended)
+    # In standard deviations of the score: a fixed number would be the only reward that a flat reward model leaves.
+    score = score - settings.missing_eos_penalty * models.std / models.scale * (~ended)
     rewards = shaped_rewards(score, logp, ref_logp, replies.mask, kl_weight=settings.kl_weight)
     advantages, returns = generalised_advantages(rewards, values, replies.mask, gamma=settings.gamma, lam=settings.lam)
     entropy /= float(replies.mask.sum())
@@ -334,7 +342,7 @@ def improve(
         return policy_loss(now, part.logp, part.advantages, mask, clip=settings.clip)
 
     def critic_objective(part: Rollout) -> tuple[Tensor, Tensor]:
-        values = _values(models.critic, part.replies, device)
+        values = _values(models, part.replies, device)
         return value_loss(values, part.values, part.returns, part.replies.mask, clip=settings.value_clip)
 
     for epoch in range(settings.epochs):
