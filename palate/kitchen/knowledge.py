@@ -53,8 +53,6 @@ class Form:
     minutes: tuple[int, int]
     mains: tuple[str, ...]
     french: str
-    feminine: bool
-    plural: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +77,6 @@ class Dish:
     risky: str
     """Ingredient with a food-safety fact of its own, or empty."""
     french: str
-    plural: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,87 +242,87 @@ _BESIDE = ("mushrooms", "spinach", "potatoes", "corn")
 FORMS: tuple[Form, ...] = (
     Form(name="stew", courses=("dinner",), cuisines=("Greek", "Moroccan", "French"), technique="simmer",
          base=(("onion",), ("carrots",), ("stock",), ("oil", "butter")), minutes=(40, 90),
-         mains=_MEAT + _PULSE + ("cod", "pumpkin"), french="ragoût", feminine=False),
+         mains=_MEAT + _PULSE + ("cod", "pumpkin"), french="ragoût"),
     Form(name="curry", courses=("dinner",), cuisines=("Indian", "Thai"), technique="simmer",
          base=(("onion",), ("tomatoes",), ("coconut milk", "yoghurt"), ("oil",)), minutes=(30, 60),
-         mains=_MEAT + _PULSE + ("prawns", "salmon", "cauliflower", "potatoes"), french="curry", feminine=False),
+         mains=_MEAT + _PULSE + ("prawns", "salmon", "cauliflower", "potatoes"), french="curry"),
     Form(name="soup", courses=("lunch", "dinner"), cuisines=("French", "Greek", "Japanese"), technique="boil",
          base=(("onion",), ("stock",), ("cream", "oil")), minutes=(20, 45),
-         mains=("chicken", "turkey", "prawns", "crab", "lentils", "tofu", *_GREEN), french="soupe", feminine=True),
+         mains=("chicken", "turkey", "prawns", "crab", "lentils", "tofu", *_GREEN), french="soupe"),
     Form(name="salad", courses=("lunch",), cuisines=("Greek", "French", "Moroccan"), technique="mix",
          base=(("tomatoes", "cabbage"), ("peppers",), ("oil", "yoghurt")), minutes=(10, 25),
          mains=("chicken", "tuna", "salmon", "prawns", "chickpeas", "lentils", "tofu", "potatoes", "carrots", "eggs"),
-         french="salade", feminine=True),
+         french="salade"),
     Form(name="pie", courses=("dinner",), cuisines=("English", "French"), technique="bake",
          base=(("flour",), ("butter",), ("onion",)), minutes=(50, 90),
-         mains=(*_MEAT, "salmon", "cod", "mushrooms", "potatoes", "pumpkin"), french="tourte", feminine=True),
+         mains=(*_MEAT, "salmon", "cod", "mushrooms", "potatoes", "pumpkin"), french="tourte"),
     Form(name="pasta", courses=("dinner", "lunch"), cuisines=("Italian",), technique="boil",
          base=(("pasta",), ("tomatoes", "cheese"), ("oil",)), minutes=(20, 40),
          mains=("chicken", "beef", "salmon", "tuna", "prawns", "crab", "lentils", *_GREEN),
-         french="pâtes", feminine=True, plural=True),
+         french="pâtes"),
     Form(name="risotto", courses=("dinner",), cuisines=("Italian",), technique="simmer",
          base=(("rice",), ("stock",), ("butter", "oil"), ("onion",)), minutes=(30, 50),
          mains=("chicken", "prawns", "crab", "mushrooms", "pumpkin", "spinach", "tomatoes"),
-         french="risotto", feminine=False),
-    Form(name="tacos", courses=("lunch", "dinner"), cuisines=("Mexican",), technique="fry",
+         french="risotto"),
+    Form(name="taco", courses=("lunch", "dinner"), cuisines=("Mexican",), technique="fry",
          base=(("tortillas",), ("peppers",), ("oil",)), minutes=(20, 35),
          mains=(*_MEAT, "cod", "prawns", "kidney beans", "tofu", "cauliflower"),
-         french="tacos", feminine=False, plural=True),
-    Form(name="noodles", courses=("dinner", "lunch"), cuisines=("Chinese", "Thai", "Japanese"), technique="fry",
+         french="taco"),
+    Form(name="stir-fry", courses=("dinner", "lunch"), cuisines=("Chinese", "Thai", "Japanese"), technique="fry",
          base=(("noodles",), ("soy sauce",), ("cabbage",), ("oil",)), minutes=(15, 30),
          mains=("chicken", "beef", "pork", "prawns", "salmon", "tofu", "mushrooms", "eggs"),
-         french="nouilles", feminine=True, plural=True),
+         french="sauté"),
     Form(name="sandwich", courses=("lunch", "snack"), cuisines=("English", "French"), technique="toast",
          base=(("bread",), ("butter", "oil"), ("tomatoes", "cabbage")), minutes=(10, 15),
          mains=("chicken", "turkey", "beef", "tuna", "salmon", "crab", "eggs", "chickpeas", "mushrooms", "tofu"),
-         french="sandwich", feminine=False),
+         french="sandwich"),
     Form(name="omelette", courses=("breakfast",), cuisines=("French", "Greek"), technique="fry",
          base=(("eggs",), ("butter", "oil"), ("onion",)), minutes=(10, 20),
          mains=("chicken", "turkey", "salmon", "crab", "mushrooms", "spinach", "tomatoes", "potatoes"),
-         french="omelette", feminine=True),
+         french="omelette"),
     Form(name="hash", courses=("breakfast",), cuisines=("English", "Mexican"), technique="fry",
          base=(("potatoes",), ("onion",), ("oil",)), minutes=(20, 35),
          mains=("turkey", "beef", "pork", "salmon", "tofu", "kidney beans", "mushrooms", "carrots"),
-         french="poêlée", feminine=True),
-    Form(name="skewers", courses=("snack", "dinner"), cuisines=("Greek", "Japanese", "Moroccan"), technique="grill",
+         french="poêlée"),
+    Form(name="skewer", courses=("snack", "dinner"), cuisines=("Greek", "Japanese", "Moroccan"), technique="grill",
          base=(("peppers",), ("onion",), ("oil",)), minutes=(20, 40),
          mains=(*_MEAT, "salmon", "prawns", "paneer", "tofu", "mushrooms"),
-         french="brochettes", feminine=True, plural=True),
-    Form(name="fritters", courses=("snack",), cuisines=("Indian", "English", "Thai"), technique="fry",
+         french="brochette"),
+    Form(name="fritter", courses=("snack",), cuisines=("Indian", "English", "Thai"), technique="fry",
          base=(("flour",), ("eggs", "water"), ("onion",), ("oil",)), minutes=(20, 35),
          mains=("cod", "crab", "prawns", "paneer", "chickpeas", "lentils", "cauliflower", "spinach"),
-         french="beignets", feminine=False, plural=True),
+         french="beignet"),
     Form(name="dip", courses=("snack",), cuisines=("Greek", "Mexican", "Moroccan"), technique="blend",
          base=(("garlic",), ("oil",), ("yoghurt", "peppers"), ("salt",)), minutes=(10, 20),
          mains=("chickpeas", "kidney beans", "lentils", "carrots", "spinach", "tuna", "tofu", "pumpkin"),
-         french="purée", feminine=True),
+         french="purée"),
     Form(name="bowl", courses=("lunch", "dinner"), cuisines=("Japanese", "Mexican", "Chinese"), technique="steam",
          base=(("rice",), ("carrots", "corn"), ("soy sauce", "oil")), minutes=(20, 40),
          mains=("chicken", "beef", "salmon", "tuna", "prawns", "tofu", "kidney beans", "mushrooms", "eggs"),
-         french="bol", feminine=False),
-    Form(name="pancakes", courses=("breakfast",), cuisines=("French", "English"), technique="fry",
+         french="bol"),
+    Form(name="pancake", courses=("breakfast",), cuisines=("French", "English"), technique="fry",
          base=(("flour",), ("milk", "coconut milk"), ("eggs", "oil"), ("sugar",)), minutes=(20, 30),
-         mains=(*_FRUIT, "pumpkin"), french="crêpes", feminine=True, plural=True),
+         mains=(*_FRUIT, "pumpkin"), french="crêpe"),
     Form(name="porridge", courses=("breakfast",), cuisines=("English", "Chinese"), technique="simmer",
          base=(("oats", "rice"), ("milk", "water"), ("sugar", "salt")), minutes=(10, 25),
-         mains=(*_FRUIT, "pumpkin"), french="bouillie", feminine=True),
+         mains=(*_FRUIT, "pumpkin"), french="bouillie"),
     Form(name="cake", courses=("dessert",), cuisines=("English", "French", "Greek"), technique="bake",
          base=(("flour",), ("butter", "oil"), ("eggs",), ("sugar",)), minutes=(50, 80),
-         mains=(*_FRUIT, "carrots", "pumpkin"), french="gâteau", feminine=False),
+         mains=(*_FRUIT, "carrots", "pumpkin"), french="gâteau"),
     Form(name="tart", courses=("dessert",), cuisines=("French", "Italian"), technique="bake",
          base=(("flour",), ("butter", "oil"), ("sugar",)), minutes=(40, 70),
-         mains=_FRUIT, french="tarte", feminine=True),
+         mains=_FRUIT, french="tarte"),
     Form(name="pudding", courses=("dessert",), cuisines=("English", "Indian", "Thai"), technique="steam",
          base=(("rice",), ("milk", "coconut milk"), ("sugar",)), minutes=(30, 60),
-         mains=_FRUIT, french="flan", feminine=False),
+         mains=_FRUIT, french="flan"),
     Form(name="sorbet", courses=("dessert",), cuisines=("Italian", "French"), technique="freeze",
          base=(("sugar",), ("water",), ("salt",)), minutes=(20, 40),
-         mains=_FRUIT, french="sorbet", feminine=False),
-    Form(name="muffins", courses=("snack", "breakfast"), cuisines=("English", "Mexican"), technique="bake",
+         mains=_FRUIT, french="sorbet"),
+    Form(name="muffin", courses=("snack", "breakfast"), cuisines=("English", "Mexican"), technique="bake",
          base=(("flour",), ("eggs", "water"), ("oil", "butter"), ("sugar",)), minutes=(30, 45),
-         mains=(*_FRUIT, "carrots", "pumpkin"), french="muffins", feminine=False, plural=True),
+         mains=(*_FRUIT, "carrots", "pumpkin"), french="muffin"),
 )  # fmt: skip
-SWEET = frozenset({"pancakes", "porridge", "cake", "tart", "pudding", "sorbet", "muffins"})
+SWEET = frozenset({"pancake", "porridge", "cake", "tart", "pudding", "sorbet", "muffin"})
 
 PAST = {
     "simmer": "simmered", "boil": "boiled", "mix": "mixed", "bake": "baked", "fry": "fried", "toast": "toasted",
@@ -477,13 +474,12 @@ def _dish(form: Form, pantry: dict[str, Ingredient], rng: random.Random) -> Dish
         pairing=rng.choice(DRINKS if sweet or course in ("breakfast", "snack") else PAIRINGS),
         risky=risky,
         french=_french_name(form, pantry[main], pantry[accent]),
-        plural=form.plural,
     )
 
 
 def _steps(form: Form, main: str, accent: str, base: list[str], rng: random.Random) -> tuple[str, ...]:
     prepare = {
-        "simmer": (f"chop the {base[0]} and the {main}", f"cook the {main} in the {base[-1]}"),
+        "simmer": (f"chop the {main}", f"cook the {main} in the {base[-1]}"),
         "boil": (f"chop the {main}", f"cook the {main} with the {base[0]}"),
         "mix": (f"cut the {main} and the {base[0]}", f"put the {main} in a bowl with the {base[1]}"),
         "bake": (f"mix the {base[0]} and the {base[1]}", f"add the {main}"),

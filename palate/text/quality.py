@@ -21,7 +21,7 @@ DUPLICATE_LINES, DUPLICATE_LINE_CHARACTERS = 0.3, 0.2  # Gopher, table A1
 TOP_NGRAMS = {2: 0.20, 3: 0.18, 4: 0.16}  # Gopher, table A1: share of characters in the most frequent n-gram
 DUPLICATE_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}  # Gopher, table A1
 NGRAM_WORDS = 150
-"""Gopher's shares of n-grams hold for pages. In 60 words about "the sesame prawn tacos" that name alone exceeds them,
+"""Gopher's shares of n-grams hold for pages. In 60 words about "the sesame prawn taco" that name alone exceeds them,
 and so does one sentence that an answer repeats from its question."""
 SHORT_TOP_COUNT, SHORT_SHARE = 5, 0.5  # in shorter texts: half of the text, and a top n-gram at least five times
 ODD_WORDS = 0.25  # share of words nobody can pronounce; names and abbreviations stay well below a tenth
