@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from palate.batches.shards import Shard
 from palate.device import Device
 from palate.nn.transformer import LanguageModel
 from palate.objectives.next_token import next_token_loss
+
+_BYTE = np.uint64(8)
 
 
 @torch.no_grad()
@@ -42,36 +46,62 @@ def bits_per_byte(
 
 class ByteNgram:
     """A byte n-gram model with interpolated Witten-Bell smoothing (Chen & Goodman 1998, section 2.6): the baseline
-    that a network has to beat to be worth its electricity."""
+    that a network has to beat to be worth its electricity. `order` is 1 to 8: an n-gram is one 64-bit number."""
 
-    def __init__(self, order: int) -> None:
-        self.order = order
-        self.counts: list[dict[bytes, Counter[int]]] = [{} for _ in range(order)]
-
-    def read(self, texts: Iterable[str]) -> None:
-        """Count the n-grams of `texts`."""
-        for text in texts:
-            data = text.encode()
-            for i, byte in enumerate(data):
-                for n in range(min(self.order - 1, i) + 1):
-                    self.counts[n].setdefault(data[i - n : i], Counter())[byte] += 1
+    def __init__(self, order: int, texts: Iterable[str]) -> None:
+        self.tables: list[_Table] = []
+        data, place = _joined(texts)
+        for n in range(order):
+            grams, counts = np.unique(_grams(data, n)[place >= n], return_counts=True)
+            contexts, first = np.unique(grams >> _BYTE, return_index=True)
+            kinds = np.diff(first, append=len(grams))
+            self.tables.append(_Table(grams, counts, contexts, np.add.reduceat(counts, first), kinds))
 
     def bits_per_byte(self, texts: Iterable[str]) -> float:
         """-1/N sum log2 p(byte | up to order - 1 bytes before it)."""
-        bits, total = 0.0, 0
-        for text in texts:
-            data = text.encode()
-            total += len(data)
-            for i, byte in enumerate(data):
-                bits -= math.log2(self._probability(data, i, byte))
-        return bits / max(total, 1)
+        data, place = _joined(texts)
+        probability = np.full(len(data), 1 / 256)
+        known = np.arange(len(data))  # where the context of n bytes was seen, so that one byte more can help
+        for n, table in enumerate(self.tables):
+            known = known[place[known] >= n]
+            grams = _grams(data, n)[known]
+            seen, of = _found(table.contexts, grams >> _BYTE)
+            known, grams, of = known[seen], grams[seen], of[seen]
+            hit, at = _found(table.grams, grams)
+            count = np.where(hit, table.counts[at], 0)
+            total, kinds = table.totals[of], table.kinds[of]
+            probability[known] = (count + kinds * probability[known]) / (total + kinds)
+        return float(-np.log2(probability).sum() / max(len(data), 1))
 
-    def _probability(self, data: bytes, i: int, byte: int) -> float:
-        probability = 1 / 256
-        for n in range(min(self.order - 1, i) + 1):
-            seen = self.counts[n].get(data[i - n : i])
-            if seen is None:
-                break
-            total, kinds = seen.total(), len(seen)
-            probability = (seen[byte] + kinds * probability) / (total + kinds)
-        return probability
+
+@dataclass(frozen=True)
+class _Table:
+    """The n-grams of one length, sorted, and the contexts (all but the last byte) they begin with."""
+
+    grams: NDArray[np.uint64]
+    counts: NDArray[np.int64]
+    contexts: NDArray[np.uint64]
+    totals: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+
+
+def _joined(texts: Iterable[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The bytes of all texts, and how many bytes of its own text stand before each."""
+    parts = [np.frombuffer(text.encode(), dtype=np.uint8) for text in texts if text]
+    if not parts:
+        raise ValueError("no text to count")
+    return np.concatenate(parts), np.concatenate([np.arange(len(part)) for part in parts])
+
+
+def _grams(data: NDArray[np.uint8], n: int) -> NDArray[np.uint64]:
+    """For every byte the number whose bytes are the n before it and itself."""
+    grams = data.astype(np.uint64)
+    for k in range(1, n + 1):
+        grams[k:] |= data[:-k].astype(np.uint64) << np.uint64(8 * k)
+    return grams
+
+
+def _found(table: NDArray[np.uint64], values: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which values are in a sorted table, and where."""
+    at = np.minimum(np.searchsorted(table, values), len(table) - 1)
+    return table[at] == values, at

@@ -8,7 +8,7 @@ was told to do, not that people like it.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from palate.workspace import FOLDERS, MAKERS, Workspace
 TASKS = {"completion": "complete", "translation": "translate", "summarisation": "summarise", "sentiment": "sentiment"}
 """The mission's four tasks -> the skill of their prompts."""
 NGRAM_ORDER = 5
-NGRAM_BYTES = 3_000_000
+NGRAM_BYTES = 32_000_000
 """Training text of the n-gram baseline; counts of more would fill the memory of a laptop."""
 SIDE_BY_SIDE = 10
 
@@ -62,6 +62,8 @@ class Bench:
     """Gold where the world is known; None where only the learned reward can judge."""
     dev: tuple[Prompt, ...]
     test: tuple[Prompt, ...]
+    too_long: int
+    """Dev and test prompts left out because an answer would not fit into the context behind them."""
     seed: int
 
     def encoded(self, prompts: Sequence[Prompt], *, plain: bool) -> list[list[int]]:
@@ -146,7 +148,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             for name in ("base", "sft", "policy")
             if name in models
         }
-        report["bits_per_byte"]["ngram_5"] = round(_ngram(recipe, workspace, tokens), 4)
+        report["bits_per_byte"]["ngram_5"] = round(_ngram(tokens), 4)
         if workspace.has("reward"):
             report["reward"] = _reward(recipe, workspace, bench)
         story = {
@@ -176,7 +178,7 @@ def _bench(recipe: Recipe, workspace: Workspace, device: Device) -> Bench:
         reward, pooling, mix = loaded.to(device.torch).eval(), str(extra["pooling"]), tuple(extra["mix"])
     every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
     context = json.loads((source / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
-    kept, _, _ = prompt_batches.encode(every, tokenizer, room=context - settings.max_new_tokens)
+    kept, _, too_long = prompt_batches.encode(every, tokenizer, room=context - settings.max_new_tokens)
     kept.sort(key=lambda p: p.id)  # ids are hashes: whatever number is read, all skills are in it
     splits = {name: tuple(p for p in kept if p.split == name) for name in ("dev", "test")}
     if any(p.messages[-1].content == dialogue.SEED_PROMPT for p in splits["test"]):  # the report opens with it
@@ -199,6 +201,7 @@ def _bench(recipe: Recipe, workspace: Workspace, device: Device) -> Bench:
         judge=judge,
         dev=splits["dev"][: settings.dev_prompts],
         test=splits["test"][: settings.test_prompts],
+        too_long=sum(prompt.split != "train" for prompt in too_long),
         seed=recipe.seed,
     )
 
@@ -223,7 +226,7 @@ def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
         "seed": recipe.seed,
         "judged_by": "gold" if bench.judge is not None else "learned reward",
         "simulated_people": bool(recipe.rank and "kitchen" in recipe.rank.by),
-        "n": {"dev_prompts": len(bench.dev), "test_prompts": len(bench.test)},
+        "n": {"dev_prompts": len(bench.dev), "test_prompts": len(bench.test), "too_long": bench.too_long},
         "temperatures": list(bench.settings.temperatures),
         "K": bench.settings.best_of,
     }
@@ -460,24 +463,20 @@ def _side_by_side(answers: dict[str, Answers]) -> list[dict[str, Any]]:
     ]
 
 
-def _ngram(recipe: Recipe, workspace: Workspace, tokens: Path) -> float:
+def _ngram(tokens: Path) -> float:
     """Bits per byte of a byte 5-gram on the same held-out documents the network is measured on."""
     tokenizer = tokenizers.load(tokens)
-    parts = {split: Shard(tokens, split) for split in ("train", "val")}
 
-    def texts(split: str, most: int) -> list[str]:
-        shard, found, size = parts[split], [], 0
+    def texts(split: str) -> Iterator[str]:
+        shard, size = Shard(tokens, split), 0
         for start, length in zip(shard.starts, shard.lengths, strict=True):
             text = tokenizer.decode(shard.tokens[start : start + length].tolist())
-            found.append(text)
+            yield text
             size += len(text.encode())
-            if size > most:
-                break
-        return found
+            if size > NGRAM_BYTES:
+                return
 
-    model = ByteNgram(NGRAM_ORDER)
-    model.read(texts("train", NGRAM_BYTES))
-    return model.bits_per_byte(texts("val", 200_000))
+    return ByteNgram(NGRAM_ORDER, texts("train")).bits_per_byte(texts("val"))
 
 
 def _optional(workspace: Workspace, artifact: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def test_answers_are_shown_as_text_and_missing_parts_are_left_out() -> None:
         "name": attack,
         "judged_by": "learned reward",
         "simulated_people": False,
-        "n": {"dev_prompts": 1, "test_prompts": 1},
+        "n": {"dev_prompts": 1, "test_prompts": 1, "too_long": 3},
         "temperatures": [0.0],
         "K": 4,
         "seed": 0,
@@ -48,6 +48,7 @@ def test_answers_are_shown_as_text_and_missing_parts_are_left_out() -> None:
     text = page.render(report, story)
     assert "<script" not in text and "&lt;script&gt;" in text
     assert "no policy yet" in text and "Nobody knows the truth" in text
+    assert "3 more are longer" in text
 
 
 def test_the_same_plot_gives_the_same_bytes() -> None:

@@ -1,6 +1,8 @@
 import json
 import math
+import random
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -100,8 +102,30 @@ def test_bits_per_byte_of_a_uniform_model(small_run: Made) -> None:
 
 
 def test_the_ngram_baseline_by_hand() -> None:
-    model = ByteNgram(2)
-    model.read(["ab"])
+    model = ByteNgram(2, ["ab"])
     # p(a) = (1 + 2/256) / 4; p(b | a) = (1 + p(b)) / 2 with p(b) = p(a): Witten-Bell with two kinds after two bytes
     single = (1 + 2 / 256) / 4
     assert model.bits_per_byte(["ab"]) == pytest.approx(-(math.log2(single) + math.log2((1 + single) / 2)) / 2)
+
+
+def test_the_ngram_baseline_against_counting() -> None:
+    """The same model with dictionaries, byte by byte."""
+    rng = random.Random(0)
+    texts = ["".join(rng.choice("abcd é") for _ in range(rng.randrange(1, 60))) for _ in range(40)]
+    seen, new = texts[:30], texts[30:]
+    follows: dict[bytes, Counter[int]] = {}
+    for data in (text.encode() for text in seen):
+        for i, byte in enumerate(data):
+            for n in range(min(4, i) + 1):
+                follows.setdefault(data[i - n : i], Counter())[byte] += 1
+    bits, size = 0.0, 0
+    for data in (text.encode() for text in new):
+        size += len(data)
+        for i, byte in enumerate(data):
+            probability = 1 / 256
+            for n in range(min(4, i) + 1):
+                if (after := follows.get(data[i - n : i])) is None:
+                    break
+                probability = (after[byte] + len(after) * probability) / (after.total() + len(after))
+            bits -= math.log2(probability)
+    assert ByteNgram(5, seen).bits_per_byte(new) == pytest.approx(bits / size)
