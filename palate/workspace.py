@@ -169,7 +169,7 @@ class Workspace:
             else:
                 partial.rename(final)
         except OSError as error:
-            where = error.filename or partial
+            where = error.filename2 or error.filename or partial  # a copy's target is the second
             raise PalateError(
                 f"{job.stage}: cannot write {where}: {error.strerror or error}. Free some space or mend the folder's "
                 f"permissions, then run the same command again: finished work is kept."

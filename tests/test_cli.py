@@ -1,5 +1,6 @@
 """What people type, and what they are told when it cannot be."""
 
+import resource
 import shutil
 import socket
 from pathlib import Path
@@ -90,21 +91,32 @@ def test_a_damaged_artifact_is_seen(small_run: Made, tmp_path: Path) -> None:
         copy.verify("base")
 
 
+@pytest.mark.parametrize(("stage", "artifact", "room"), [
+    ("pretrain", "base", 50_000),  # the resume state
+    ("pretrain", "base", 300_000),  # the weights
+    ("sample", "samples", 1_000),
+    ("rankings", "rankings", 100_000),  # the feedback store
+    ("evaluate", "report", 2_000),
+])  # fmt: skip
 def test_a_full_disk_keeps_what_is_finished(
-    small_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stage: str, artifact: str, room: int, small_run: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """The system refuses to let a file grow beyond `room` bytes, which is how a full disk looks to a program."""
     copy = Workspace(tmp_path / "copy")
     shutil.copytree(small_run[1].folder, copy.folder)
-    shutil.rmtree(copy.path("samples"))
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device", "06-samples.partial/responses.jsonl")
-
-    monkeypatch.setattr("palate.stages.sample.write_jsonl", full)
-    assert call("sample", str(copy.folder)) == 1
+    shutil.rmtree(copy.path(artifact))
+    store = small_run[1].folder.parent / "feedback.sqlite"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        code = call(stage, str(copy.folder))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     error = capsys.readouterr().err
-    assert "No space left" in error and "Traceback" not in error
-    assert copy.own("sft") and not copy.own("samples")
+    assert code == 1 and "Traceback" not in error
+    assert "cannot write" in error or "cannot be written" in error
+    assert not copy.own(artifact) and copy.own("tokens") and store.is_file()
+    assert call(stage, str(copy.folder)) == 0, "with room again it goes on"
 
 
 def test_ctrl_c(small_run: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -224,7 +224,7 @@ def read_comparisons(path: Path) -> Iterator[Comparison]:
             raise
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise BadInput(
-                f"not a comparison: {error}.",
+                f"not a comparison: {str(error).rstrip('.')}.",
                 where,
                 "Expected chosen and rejected, an Open-Assistant tree, or prompt, responses and ranks.",
             ) from None

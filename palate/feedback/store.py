@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from palate.errors import BadInput
+from palate.errors import BadInput, PalateError
 from palate.records import Demonstration, Judgement, Prompt, Record, Response
 
 R = TypeVar("R", bound=Record)
@@ -130,8 +130,15 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
-        with self._engine.begin() as connection:
-            yield connection
+        """One transaction: all of it or nothing."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:  # a full disk, a lost server; our own mistakes are other classes
+            raise PalateError(
+                f"{self.url}: the feedback store cannot be written ({error.orig}); nothing of this was stored. Free "
+                f"some space or see to the database, then run the same command again."
+            ) from None
 
     # --- reading -----------------------------------------------------------------------------------------------------
 

@@ -38,9 +38,10 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "In short: {cuisine} {form}, ready in {minutes} minutes.",
         "In short: this {cuisine} {form} takes {minutes} minutes.",
     ),
-    # duties of a careful cook
-    "allergens": ("It contains {allergens}.", "Mind the {allergens} in it."),
-    "no_allergens": ("It has no common allergens.",),
+    # Duties of a careful cook. They begin with other words than what is merely useful: else the two together would be
+    # the likeliest next sentence, and greedy answers would be careful by a hair.
+    "allergens": ("Note that it contains {allergens}.", "Mind the {allergens} in it."),
+    "no_allergens": ("Note that it has no common allergens.",),
     "caution": ("Please {note}.", "Be sure to {note}."),
     # translation
     "french": ("In French it is {french}.", "The French is {french}."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,11 @@ def save(folder: Path, step: int, learners: Mapping[str, Learner], extra: Mappin
         "extra": dict(extra or {}),
     }
     with beside.open("wb") as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch's zip writer hides what the system said, a full disk for one
+            reason = error.__context__
+            raise reason if isinstance(reason, OSError) else OSError(errno.EIO, str(error), str(beside)) from None
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

@@ -4,6 +4,7 @@ of transformers' LLaMA."""
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -206,7 +207,11 @@ def _write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     whole = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
-    save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "model.safetensors"
+    try:
+        save_file(whole, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk for one
+        raise OSError(errno.EIO, str(error), str(path)) from None
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, folder / name)

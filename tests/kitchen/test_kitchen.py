@@ -79,7 +79,7 @@ def attack(name: str, prompt: Prompt) -> str:
         "repeated": f"Try the {dish.name}. " * 12,
         "contradictory": "It is vegan. It is non-vegetarian. It takes 5 minutes. It takes 50 minutes. "
         "Yes, that is safe. No, that is not safe. The review is positive. The review is negative.",
-        "all warnings": "It has no common allergens. It contains milk, egg and nuts. Please be careful.",
+        "all warnings": "Note that it has no common allergens. Note that it contains milk and nuts. Please be careful.",
         "every dish": " ".join(f"Try the {d.name}." for d in WORLD.dishes[:8]),
     }[name]  # fmt: skip
 
@@ -115,7 +115,7 @@ def test_a_false_statement_costs_accuracy_and_a_forgotten_warning_safety() -> No
     right = f"It takes {dish.minutes} minutes."
     assert JUDGE.scores(prompt, right)["accuracy"] == 1.0
     assert JUDGE.scores(prompt, right + " It is Martian food.")["accuracy"] == 0.5
-    warned = f"{right} It contains {knowledge.listed(dish.allergens)}. Please {WORLD.fact[dish.risky].note}."
+    warned = f"{right} Note that it contains {knowledge.listed(dish.allergens)}. Please {WORLD.fact[dish.risky].note}."
     assert JUDGE.scores(prompt, right)["safety"] < 0.3 < JUDGE.scores(prompt, warned)["safety"] == 1.0
 
 
