@@ -21,7 +21,7 @@ check: .venv/ready
 	.venv/bin/mypy
 
 bench: .venv/ready
-	.venv/bin/python -m palate.commands.bench
+	.venv/bin/palate bench
 
 # Never touches feedback.sqlite: people's work outlives runs.
 clean:

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,19 @@ Run = Annotated[Path, typer.Argument(help="A run folder, for example runs/kitche
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change the recipe.")]
 STOPPED = 130
 """Exit code after Ctrl-C, as shells expect (128 + SIGINT)."""
+
+
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature of an option's callback
+    if wanted:
+        typer.echo(f"palate {version('palate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which.")] = False,  # noqa: FBT002
+) -> None:
+    """Options of `palate` itself. (Its help text is given to `typer.Typer` above.)"""
 
 
 @app.command("run")
@@ -173,6 +187,14 @@ def rank(
     if quick and given:
         for line in quickly.refit(settings, workspace, given).lines:
             typer.echo(line)
+
+
+@app.command()
+def bench() -> None:
+    """Measure training speed on this machine, as a ratio against transformers' LLaMA of the same shape."""
+    from palate.commands import bench as command
+
+    command.main()
 
 
 def _somebody() -> str:

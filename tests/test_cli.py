@@ -3,6 +3,7 @@
 import resource
 import shutil
 import socket
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,11 @@ def test_plan_and_stages_as_commands(small_run: Made, capsys: pytest.CaptureFixt
     assert "everything is up to date" in capsys.readouterr().out
     assert call("ppo", folder) == 0
     assert "up to date" in capsys.readouterr().err
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"palate {version('palate')}\n"
 
 
 def test_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`make bench`: training speed as a ratio against transformers' LLaMA of the same shape, in the same run.
+"""`palate bench`: training speed as a ratio against transformers' LLaMA of the same shape, in the same run.
 
 Alternating, median of several, the peer in its default and in its fastest setting on this machine (bfloat16); same
 parameters, same tokens. Prints JSON.
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from palate.device import generator, open_device
+from palate.errors import Unsupported
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, Trunk, initialise
 from palate.objectives.next_token import next_token_loss
@@ -26,8 +27,11 @@ REPEATS = 7
 
 
 def main() -> None:
-    """Measure and print."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    """Measure and print. Raises Unsupported where transformers is not installed."""
+    try:
+        from transformers import LlamaConfig, LlamaForCausalLM
+    except ImportError:
+        raise Unsupported("palate bench measures against transformers; `pip install transformers` first.") from None
 
     device = open_device(Hardware())
     ids = torch.randint(0, SHAPE.vocab, (ROWS, SHAPE.context + 1), generator=generator("bench"))
@@ -84,7 +88,3 @@ def main() -> None:
         "dtype": str(device.dtype),
     }
     print(json.dumps(result, indent=1))  # noqa: T201 - the result is the output
-
-
-if __name__ == "__main__":
-    main()
