@@ -150,9 +150,15 @@ class Rank(Section):
     overlap: int = Field(1, ge=1)
     """Judgements per prompt."""
     until: int | None = Field(None, ge=1)
-    """With people: wait until this many judgements are in the store."""
+    """With people: wait until this many judgements are in the store. People are only waited for with a number."""
     shuffled: bool = False
     """Placebo control: every judgement's ranks are permuted at random within its prompt."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "people" in self.by and self.until is None:
+            raise ValueError('by = ["people"] needs until = N: how many judgements to wait for')
+        return self
 
 
 class Reward(Training):

@@ -25,13 +25,13 @@ POLL_SECONDS = 2.0
 
 
 def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The files it reads; and for people, how many judgements this run has."""
+    """The files it reads; and for people, how many judgements this run has or waits for."""
     settings = recipe.rank
     assert settings is not None
     told = {name: formats.fingerprint(Path(name)) for name in settings.by if name not in ("kitchen", "people")}
     if "people" in settings.by:
         with open_store(store_url(recipe, workspace)) as store:
-            told["people"] = str(store.count_judgements(campaign(workspace)))
+            told["people"] = str(max(settings.until or 1, store.count_judgements(campaign(workspace))))
     return told
 
 

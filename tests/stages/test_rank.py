@@ -5,7 +5,8 @@ import pytest
 from tests_small import small_recipe
 
 from palate import flow
-from palate.errors import BadInput
+from palate.commands import rank as command
+from palate.errors import BadInput, RecipeError
 from palate.feedback.store import open_store
 from palate.recipe import Recipe
 from palate.records import Judgement, read_jsonl
@@ -33,6 +34,37 @@ def test_the_placebo_keeps_the_ranks_and_loses_whose_they_were(small_run: Made) 
     same = sum(a.ranks == b.ranks for a, b in zip(real, dealt, strict=True))
     assert same < len(real) / 2
     assert all(j.source == "placebo" for j in dealt)
+
+
+def test_people_are_waited_for(
+    tmp_path: Path, small_run: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = small_recipe(
+        'rank.by=["people"]', "rank.until=3", f'feedback.store="sqlite:///{tmp_path / "people.sqlite"}"'
+    )
+    workspace = Workspace(tmp_path / "run", parent=small_run[1])
+
+    def a_guest_ranks(seconds: float) -> None:
+        assert seconds == rank.POLL_SECONDS
+        url, name = rank.store_url(recipe, workspace), rank.campaign(workspace)
+        command.rank(small_run[1].folder, url=url, campaign=name, annotator="guest", count=2,
+                     read=lambda _: "b>a", write=lambda _: None)  # fmt: skip
+
+    monkeypatch.setattr(rank.time, "sleep", a_guest_ranks)
+    assert flow.run_stage("rank", recipe, workspace)
+    judgements = list(read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement))
+    assert len(judgements) == 4 and not any(j.simulated for j in judgements)
+    told = capsys.readouterr().err
+    assert "0 of 3 judgements; rank with `palate rank" in told and "2 of 3 judgements" in told
+    assert flow.run_stage("rank", recipe, workspace), "a fourth came with the third: more than was waited for"
+    assert not flow.run_stage("rank", recipe, workspace)
+    a_guest_ranks(rank.POLL_SECONDS)
+    assert flow.run_stage("rank", recipe, workspace), "more judgements make the snapshot stale"
+
+
+def test_people_without_a_number() -> None:
+    with pytest.raises(RecipeError, match="needs until = N"):
+        small_recipe('rank.by=["people"]')
 
 
 def ranked_from(tmp_path: Path, small_run: Made, lines: list[object]) -> Workspace:
