@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from palate.device import Device
 from palate.nn.attention import Cache
 from palate.nn.transformer import LanguageModel
 
-BATCH_ROWS = 256  # rows decoded together; more no longer helps on two cores (docs/log.md)
+BATCH_ROWS = 512  # rows decoded together; more no longer helps on two cores (docs/log.md)
 
 
 @dataclass(frozen=True)
@@ -105,13 +106,14 @@ def _decode(
         real[row, longest - len(prompt) :] = True
     ids, real, uniforms = (t.to(device.torch) for t in (ids, real, uniforms.flatten(0, 1)))
     positions = (real.cumsum(dim=1) - 1).clamp(min=0)
-    cache = Cache(model.shape, len(prompts), longest + steps, like=_cache_like(model, device))
-    hidden = model.trunk.run(ids, positions, _prompt_mask(real), cache)
+    cache = Cache(model.shape, len(prompts), like=_cache_like(model, device))
+    hidden = model.trunk.run(ids, positions, _prompt_mask(real, cache.room(longest)), cache)
     logits = model.head(hidden[:, -1]).repeat_interleave(answers, dim=0)
     cache.repeat(answers)
-    start = torch.zeros(len(prompts), 1, longest + steps, device=device.torch)
-    start[:, :, :longest].masked_fill_(~real.unsqueeze(1), -math.inf)
-    blocked = start.repeat_interleave(answers, dim=0).unsqueeze(1)  # (rows, 1, 1, room): padding stays unseen
+    # (rows, 1, 1, room): padding stays unseen, a column of the answer is seen from when it is written.
+    blocked = torch.full((len(prompts), 1, 1, cache.room(steps)), -math.inf, device=device.torch)
+    blocked[:, 0, 0, :longest].masked_fill_(real, 0)
+    blocked = blocked.repeat_interleave(answers, dim=0)
     position = positions[:, -1].repeat_interleave(answers) + 1
     rows = torch.arange(len(logits), device=device.torch)  # which reply each row of the batch is
     written = torch.full((len(rows), steps), -1, dtype=torch.long, device=device.torch)
@@ -128,7 +130,8 @@ def _decode(
             keep = alive.nonzero().squeeze(1)
             rows, token, position, blocked, alive = (t[keep] for t in (rows, token, position, blocked, alive))
             cache.keep(keep)
-        mask = blocked[:, :, :, : cache.length + 1]
+        blocked[..., cache.length] = 0
+        mask = blocked[..., : cache.room(1)]
         hidden = model.trunk.run(token.unsqueeze(1), position.unsqueeze(1), mask, cache)
         logits = model.head(hidden[:, -1])
         position = position + 1
@@ -144,13 +147,14 @@ def _cache_like(model: LanguageModel, device: Device) -> Tensor:
     return model.trunk.embed.weight.new_zeros(0, dtype=device.dtype)
 
 
-def _prompt_mask(real: Tensor) -> Tensor:
-    """Additive mask (rows, 1, time, time) for left-padded prompts; padding looks at itself only."""
+def _prompt_mask(real: Tensor, room: int) -> Tensor:
+    """Additive mask (rows, 1, time, room) for left-padded prompts; padding looks at itself only."""
     time = real.shape[1]
     past = torch.ones(time, time, dtype=torch.bool, device=real.device).tril()
     itself = torch.eye(time, dtype=torch.bool, device=real.device)
     allowed = (past & real[:, None, :] & real[:, :, None]) | itself
-    return torch.zeros(allowed.shape, device=real.device).masked_fill_(~allowed, -math.inf).unsqueeze(1)
+    mask = torch.zeros(allowed.shape, device=real.device).masked_fill_(~allowed, -math.inf).unsqueeze(1)
+    return F.pad(mask, (0, room - time), value=-math.inf)
 
 
 @torch.no_grad()
@@ -167,10 +171,10 @@ def stream(
     """The ids of one reply, one at a time as they are sampled; a stop id ends it and is not given."""
     model.eval()
     steps = min(max_new_tokens, model.shape.context - len(prompt))
-    cache = Cache(model.shape, 1, len(prompt) + max(steps, 0), like=_cache_like(model, device))
+    cache = Cache(model.shape, 1, like=_cache_like(model, device))
     ids = torch.tensor([list(prompt)], device=device.torch)
     positions = torch.arange(len(prompt), device=device.torch).unsqueeze(0)
-    mask = _prompt_mask(torch.ones_like(ids, dtype=torch.bool))
+    mask = _prompt_mask(torch.ones_like(ids, dtype=torch.bool), cache.room(len(prompt)))
     for _ in range(steps):
         with device.products():
             logits = model.head(model.trunk.run(ids, positions, mask, cache)[:, -1])
@@ -180,4 +184,5 @@ def stream(
         yield token
         ids = torch.tensor([[token]], device=device.torch)
         positions = torch.tensor([[cache.length]], device=device.torch)
-        mask = torch.zeros(1, 1, 1, cache.length + 1, device=device.torch)
+        mask = torch.full((1, 1, 1, cache.room(1)), -math.inf, device=device.torch)
+        mask[..., : cache.length + 1] = 0

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from palate.nn.config import Shape
 
@@ -52,21 +53,32 @@ def causal_mask(segments: Tensor) -> Tensor:
 class Cache:
     """Keys and values of what was read so far, for decoding one token at a time.
 
-    keys, values: one tensor per layer (batch, kv_heads, room, head_dim); `length` positions are filled.
+    One tensor per layer: keys (batch, kv_heads, head_dim, room), values (batch, kv_heads, room, head_dim). `length`
+    positions are filled, the others are zeros for the mask to hide. The room grows by CHUNK, products read all of it,
+    and keys lie as a product with one query reads them: so no product has to copy its operands first (docs/log.md).
     """
 
-    def __init__(self, shape: Shape, batch: int, room: int, like: Tensor) -> None:
-        size = (batch, shape.kv_heads, room, shape.head_dim)
-        self.keys = [like.new_zeros(size) for _ in range(shape.layers)]
-        self.values = [like.new_zeros(size) for _ in range(shape.layers)]
+    CHUNK = 32
+
+    def __init__(self, shape: Shape, batch: int, like: Tensor) -> None:
+        heads, dim = shape.kv_heads, shape.head_dim
+        self.keys = [like.new_zeros(batch, heads, dim, 0) for _ in range(shape.layers)]
+        self.values = [like.new_zeros(batch, heads, 0, dim) for _ in range(shape.layers)]
         self.length = 0
 
+    def room(self, time: int) -> int:
+        """How many positions there is room for once `time` more are stored: the width of the mask."""
+        return -(-(self.length + time) // self.CHUNK) * self.CHUNK
+
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store `key` and `value` (batch, kv_heads, time, head_dim) of new positions; all so far are returned."""
-        end = self.length + key.shape[2]
-        self.keys[layer][:, :, self.length : end] = key
-        self.values[layer][:, :, self.length : end] = value
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        """Store `key` and `value` (batch, kv_heads, time, head_dim) of new positions; the whole room is returned."""
+        start, end = self.length, self.length + key.shape[2]
+        if more := self.room(key.shape[2]) - self.values[layer].shape[2]:
+            self.keys[layer] = F.pad(self.keys[layer], (0, more))
+            self.values[layer] = F.pad(self.values[layer], (0, 0, 0, more))
+        self.keys[layer][..., start:end] = key.transpose(-1, -2)
+        self.values[layer][:, :, start:end] = value
+        return self.keys[layer].transpose(-1, -2), self.values[layer]
 
     def keep(self, rows: Tensor) -> None:
         """Drop every row of the batch that is not named in `rows` (indices)."""
@@ -105,6 +117,6 @@ class Attention(nn.Module):
             value = value.repeat_interleave(self.heads // self.kv_heads, dim=1)
         # Written out: on CPUs this is three times faster in bfloat16 than the fused kernel at lengths up to 256
         # (docs/log.md), and it lets `look` read the weights.
-        scores = query @ key.transpose(-1, -2) * self.head_dim**-0.5 + mask  # (batch, heads, time, time so far)
+        scores = (query * self.head_dim**-0.5) @ key.transpose(-1, -2) + mask  # (batch, heads, time, room)
         mixed = scores.softmax(dim=-1).to(value.dtype) @ value
         return self.out(mixed.transpose(1, 2).reshape(batch, time, -1))  # type: ignore[no-any-return]

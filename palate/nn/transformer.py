@@ -77,7 +77,8 @@ class Trunk(nn.Module):
         return self.run(ids, positions_in(segments), causal_mask(segments))
 
     def run(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
-        """The forward pass with positions (batch, time) and additive mask (batch, 1, time, time so far) given."""
+        """The forward pass with positions (batch, time) and additive mask given: (batch, 1, time, time), or with a
+        cache (batch, 1, time, its room)."""
         cos, sin = self.rotary.at(positions)
         x = self.embed(ids)
         if torch.is_autocast_enabled(ids.device.type):

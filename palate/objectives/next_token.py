@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+IGNORED = -100  # a target that counts for nothing, here and in torch
+
 
 def next_token_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """-sum_t w_t log p(target_t | before t) and sum_t w_t (Bengio et al. 2003, eq. 2), in nats.
 
-    logits (batch, time, vocab), targets and weights (batch, time). Positions of weight 0 cost nothing to compute.
+    logits (batch, time, vocab), targets and weights (batch, time). Positions of weight 0 count for nothing.
     """
-    counted = weights != 0
-    losses = F.cross_entropy(logits[counted].float(), targets[counted], reduction="none")
-    return (losses * weights[counted]).sum(), weights.sum()
+    counted = targets.masked_fill(weights == 0, IGNORED)
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), counted.flatten(), ignore_index=IGNORED, reduction="none")
+    return (losses * weights.flatten()).sum(), weights.sum()
 
 
 def token_logp(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:

@@ -8,6 +8,7 @@ was told to do, not that people like it.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from palate.report import page
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.weights import folder as weights
-from palate.workspace import FOLDERS, MAKERS, Workspace
+from palate.workspace import FOLDERS, MAKERS, Workspace, peak_mb
 
 TASKS = {"completion": "complete", "translation": "translate", "summarisation": "summarise", "sentiment": "sentiment"}
 """The mission's four tasks -> the skill of their prompts."""
@@ -136,6 +137,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     settings = recipe.evaluate
     assert settings is not None
     device = open_device(recipe.hardware)
+    started = time.monotonic()
     with workspace.publish() as folder:
         bench = _bench(recipe, workspace, device)
         models = _models(workspace, recipe, device)
@@ -162,7 +164,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             "rankings": _optional(workspace, "rankings"),
         }
         report["over_optimisation"] = story["over_optimisation"]
-        report["stages"] = _costs(workspace)
+        report["stages"] = _costs(workspace) | {"evaluate": _cost(time.monotonic() - started, peak_mb())}
         (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "report.html").write_text(page.render(report, story), encoding="utf-8")
 
@@ -496,5 +498,9 @@ def _costs(workspace: Workspace) -> dict[str, dict[str, float]]:
         for artifact in FOLDERS:
             if place.own(artifact) and artifact != "report":
                 manifest = place.manifest(artifact)
-                found[prefix + MAKERS[artifact]] = {"seconds": manifest["seconds"], "peak_mb": manifest["peak_mb"]}
+                found[prefix + MAKERS[artifact]] = _cost(manifest["seconds"], manifest["peak_mb"])
     return found
+
+
+def _cost(seconds: float, peak: float) -> dict[str, float]:
+    return {"seconds": round(seconds, 2), "peak_mb": round(peak, 1)}

@@ -30,6 +30,7 @@ def test_the_report_holds_what_it_must(small_run: Made) -> None:
     for name in ("accuracy", "accuracy_vs_gold", "noise_ceiling", "panel_agreement", "length_only", "bag_of_words"):
         assert report["reward"][name]["n"] > 0
     assert report["stages"]["pretrain"]["seconds"] > 0 and report["stages"]["placebo.ppo"]["peak_mb"] > 0
+    assert list(report["stages"])[-1] == "evaluate"
     assert report["sft"]["kl"] == 0
     page = (folder / "report.html").read_text()
     assert "Suggest a non-vegetarian dinner." in page and "simulated" in page
