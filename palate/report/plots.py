@@ -65,8 +65,10 @@ def dots(rows: Sequence[tuple[str, dict[str, Any]]], label: str, *, zero: bool =
 
 
 def curves(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Markup:
-    """Small multiples of logged numbers by step."""
-    present = [name for name in names if any(name in line for line in lines)]
+    """Small multiples of logged numbers by step; what was logged only once is no curve."""
+    present = [name for name in names if sum(name in line for line in lines) > 1]
+    if not present:
+        return Markup()
     with mpl.rc_context(STYLE):
         columns = min(4, max(2, len(present)))
         rows = -(-len(present) // columns)

@@ -7,7 +7,7 @@ import torch
 
 from palate.batches.packed import pack
 from palate.device import Device, generator
-from palate.generate.engine import generate
+from palate.generate.engine import generate, stream
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, initialise, pooled
 from palate.text import tokenizer as tokenizers
@@ -64,20 +64,25 @@ def test_packed_texts_do_not_see_each_other() -> None:
         torch.testing.assert_close(packed[row, start : start + len(text) - 1], alone, atol=1e-5, rtol=0)
 
 
-def test_generation_with_the_cache_equals_generation_without() -> None:
+@pytest.mark.parametrize(("longest", "new"), [(7, 40), (35, 12)])  # across the cache's 32 while answering, and asking
+def test_generation_with_the_cache_equals_generation_without(longest: int, new: int) -> None:
     model = network(SHAPES["grouped, untied"])
-    prompts = [[1, 5, 9], [1, 7, 30, 31, 32, 33, 90], [1]]
+    prompts = [[1, 5, 9], [1, *range(30, 29 + longest)], [1]]
     replies = generate(
-        model, prompts, stops=(299,), max_new_tokens=12, temperature=0.0, rng=generator(0), device=CPU, answers=2
+        model, prompts, stops=(299,), max_new_tokens=new, temperature=0.0, rng=generator(0), device=CPU, answers=2
     )
     for prompt, (one, two) in zip(prompts, replies, strict=True):
         assert one == two  # greedy
         ids = list(prompt)
-        for _ in range(12):
+        for _ in range(new):
             ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
             if ids[-1] == 299:
                 break
         assert list(one.ids) == ids[len(prompt) :]
+        streamed = stream(
+            model, prompt, stops=(299,), max_new_tokens=new, temperature=0.0, rng=generator(0), device=CPU
+        )
+        assert list(streamed) == [i for i in one.ids if i != 299]
 
 
 def test_sampling_follows_the_distribution() -> None:
