@@ -10,10 +10,10 @@ from palate import recipe as recipes
 
 SHORTER = (
     "seed=11",
-    "pretrain.steps=300",
-    "sft.steps=200",
-    "sample.prompts=1000",
-    "ppo.rounds=12",
+    "pretrain.steps=380",
+    "sft.steps=240",
+    "sample.prompts=1200",
+    "ppo.rounds=16",
     "evaluate.test_prompts=250",
     "evaluate.dev_prompts=80",
     "evaluate.temperatures=[0.0, 1.0]",

@@ -32,6 +32,9 @@ from palate.workspace import Workspace
 
 OUTPUTS = (*CRITERIA, "overall")
 
+SCALE_PROMPTS = 256
+"""How many prompts' replies say the scale of the score: of 4 replies each, it is known to 3 % of itself."""
+
 
 def run(recipe: Recipe, workspace: Workspace) -> None:
     """Publish `reward`: a sequence-classification folder with one score per criterion and overall, and report.json
@@ -140,8 +143,9 @@ def _measure(
 def _scale(model: ScalarModel, members: Sequence[Group], settings: Reward, pad: int, device: Device) -> dict[str, Any]:
     """Mean and standard deviation of the mixed score over the assistant's replies: PPO's score
     has mean 0 at the start (Ziegler et al. 2019, section 2.1)."""
+    some = members[:: -(-len(members) // SCALE_PROMPTS)]
     values = torch.tensor(
-        [mixed(s, settings.weights) for group in _scores(model, members, settings, pad, device) for s in group]
+        [mixed(s, settings.weights) for group in _scores(model, some, settings, pad, device) for s in group]
     )
     return {
         "labels": list(OUTPUTS),
