@@ -191,7 +191,7 @@ def rank(
 
 @app.command()
 def bench() -> None:
-    """Measure training speed on this machine, as a ratio against transformers' LLaMA of the same shape."""
+    """Measure training and decoding on this machine, as a ratio against transformers' LLaMA of the same shape."""
     from palate.commands import bench as command
 
     command.main()

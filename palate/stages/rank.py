@@ -29,9 +29,9 @@ def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     settings = recipe.rank
     assert settings is not None
     told = {name: formats.fingerprint(Path(name)) for name in settings.by if name not in ("kitchen", "people")}
-    if "people" in settings.by:
+    if settings.until is not None and "people" in settings.by:
         with open_store(store_url(recipe, workspace)) as store:
-            told["people"] = str(max(settings.until or 1, store.count_judgements(campaign(workspace))))
+            told["people"] = str(max(settings.until, store.count_judgements(campaign(workspace))))
     return told
 
 
@@ -65,8 +65,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             store.add_responses(responses, name)
             if "kitchen" in settings.by:
                 store.add_judgements(_panel(recipe, settings, prompts, responses), name)
-            if "people" in settings.by:
-                _wait_for_people(store, name, settings, workspace)
+            if settings.until is not None and "people" in settings.by:
+                _wait_for_people(store, name, settings.until, workspace)
             judgements += store.judgements(name)
         else:
             prompts, responses = [], []
@@ -98,9 +98,8 @@ def _panel(recipe: Recipe, settings: Rank, prompts: Sequence[Prompt], responses:
     )
 
 
-def _wait_for_people(store: Store, name: str, settings: Rank, workspace: Workspace) -> None:
-    """Until enough judgements are in the store. Ctrl-C loses nothing: they stay there."""
-    wanted = settings.until or 1
+def _wait_for_people(store: Store, name: str, wanted: int, workspace: Workspace) -> None:
+    """Until `wanted` judgements are in the store. Ctrl-C loses nothing: they stay there."""
     spoken = -1
     while (count := store.count_judgements(name)) < wanted:
         if count != spoken:

@@ -40,7 +40,7 @@ def test_people_are_waited_for(
     tmp_path: Path, small_run: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = small_recipe(
-        'rank.by=["people"]', "rank.until=3", f'feedback.store="sqlite:///{tmp_path / "people.sqlite"}"'
+        'rank.by=["people"]', "rank.until=4", f'feedback.store="sqlite:///{tmp_path / "people.sqlite"}"'
     )
     workspace = Workspace(tmp_path / "run", parent=small_run[1])
 
@@ -55,9 +55,8 @@ def test_people_are_waited_for(
     judgements = list(read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement))
     assert len(judgements) == 4 and not any(j.simulated for j in judgements)
     told = capsys.readouterr().err
-    assert "0 of 3 judgements; rank with `palate rank" in told and "2 of 3 judgements" in told
-    assert flow.run_stage("rank", recipe, workspace), "a fourth came with the third: more than was waited for"
-    assert not flow.run_stage("rank", recipe, workspace)
+    assert "0 of 4 judgements; rank with `palate rank" in told and "2 of 4 judgements" in told
+    assert not flow.run_stage("rank", recipe, workspace), "what was waited for has come: nothing is stale"
     a_guest_ranks(rank.POLL_SECONDS)
     assert flow.run_stage("rank", recipe, workspace), "more judgements make the snapshot stale"
 
