@@ -104,6 +104,24 @@ def _group(
     )
 
 
+def by_size(members: Sequence[Group], most_tokens: int) -> list[list[Group]]:
+    """The groups in pieces of similar length: the rows of a piece, padded to its longest, are at most `most_tokens`
+    tokens (a group that is larger by itself is a piece by itself)."""
+
+    def width(group: Group) -> int:
+        return len(group.prompt_ids) + max(map(len, group.reply_ids))
+
+    pieces: list[list[Group]] = []
+    rows = 0
+    for group in sorted(members, key=width):  # so the newest group is the longest of its piece
+        rows += len(group.reply_ids)
+        if not pieces or rows * width(group) > most_tokens:
+            pieces.append([])
+            rows = len(group.reply_ids)
+        pieces[-1].append(group)
+    return pieces
+
+
 @dataclass(frozen=True)
 class RankedBatch:
     """Candidates of several prompts as rows; `spread` puts a row's score at (prompt, candidate)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,29 +13,33 @@ from palate.nn.transformer import LanguageModel, ScalarModel, pooled
 from palate.objectives.next_token import token_entropy, token_logp
 
 
-@dataclass(frozen=True)
-class ReplyLogp:
-    """logp, entropy (batch, time): of the reply's tokens, 0 elsewhere; entropy is detached."""
-
-    logp: Tensor
-    entropy: Tensor
-
-
-def reply_logp(model: LanguageModel, replies: Replies, *, temperature: float, device: Device) -> ReplyLogp:
-    """log p of every reply token under softmax(logits / temperature), gradients kept.
-
-    Logits are only made where the reply is: most of a row is prompt and padding.
-    """
+def reply_logp(model: LanguageModel, replies: Replies, *, temperature: float, device: Device) -> Tensor:
+    """log p (batch, time) of every reply token under softmax(logits / temperature), 0 elsewhere; gradients kept."""
     counted = replies.mask.bool()
+    logp = token_logp(_reply_logits(model, replies, counted, device), replies.targets[counted], temperature)
+    return torch.zeros_like(replies.mask).masked_scatter(counted, logp)
+
+
+@torch.no_grad()
+def reply_logp_and_entropy(
+    model: LanguageModel, replies: Replies, *, temperature: float, device: Device
+) -> tuple[Tensor, Tensor]:
+    """What `reply_logp` gives, and the entropy in nats of the distribution each reply token was drawn from."""
+    counted = replies.mask.bool()
+    logits = _reply_logits(model, replies, counted, device)
+    zeros = torch.zeros_like(replies.mask)
+    return (
+        zeros.masked_scatter(counted, token_logp(logits, replies.targets[counted], temperature)),
+        zeros.masked_scatter(counted, token_entropy(logits, temperature)),
+    )
+
+
+def _reply_logits(model: LanguageModel, replies: Replies, counted: Tensor, device: Device) -> Tensor:
+    """Logits (reply tokens, vocab), made only where `counted`: most of a row is prompt and padding."""
     with device.products():
         hidden = model.trunk(replies.inputs, replies.segments[:, :-1])
-        logits = model.head(hidden[counted])
-    logp = torch.zeros_like(replies.mask)
-    entropy = torch.zeros_like(replies.mask)
-    logp = logp.masked_scatter(counted, token_logp(logits, replies.targets[counted], temperature))
-    with torch.no_grad():
-        entropy[counted] = token_entropy(logits, temperature)
-    return ReplyLogp(logp, entropy)
+        logits: Tensor = model.head(hidden[counted])
+    return logits
 
 
 def reply_scores(model: ScalarModel, replies: Replies, *, pooling: str, device: Device) -> Tensor:
@@ -84,5 +87,5 @@ def logp_all(
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
         laid = lay_out(prompts[part], replies[part], pad=pad).to(device.torch)
-        result[part] = reply_logp(model, laid, temperature=1.0, device=device).logp.sum(dim=1).cpu()
+        result[part] = reply_logp(model, laid, temperature=1.0, device=device).sum(dim=1).cpu()
     return result

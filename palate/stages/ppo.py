@@ -27,7 +27,7 @@ from palate.batches.replies import Replies, lay_out
 from palate.device import Device, generator, open_device
 from palate.errors import BadInput, GateClosed
 from palate.generate.engine import generate
-from palate.generate.replies import reply_logp, reply_scores
+from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_scores
 from palate.metrics import Metrics, Progress
 from palate.nn.transformer import LanguageModel, ScalarModel
 from palate.objectives.advantage import generalised_advantages, shaped_rewards
@@ -292,12 +292,12 @@ def roll_out(
 
     def policy_logp(part: Replies) -> Tensor:
         nonlocal entropy
-        told = reply_logp(models.policy, part, temperature=settings.temperature, device=device)
-        entropy += float(told.entropy.sum())
-        return told.logp
+        logp, spread = reply_logp_and_entropy(models.policy, part, temperature=settings.temperature, device=device)
+        entropy += float(spread.sum())
+        return logp
 
     def reference_logp(part: Replies) -> Tensor:
-        return reply_logp(models.reference, part, temperature=settings.temperature, device=device).logp
+        return reply_logp(models.reference, part, temperature=settings.temperature, device=device)
 
     rows = settings.micro_rows
     logp = _in_pieces(replies, rows, policy_logp)
@@ -330,7 +330,7 @@ def improve(
     norms: list[Update] = []
 
     def policy_objective(part: Rollout) -> tuple[Tensor, Tensor]:
-        now = reply_logp(models.policy, part.replies, temperature=settings.temperature, device=device).logp
+        now = reply_logp(models.policy, part.replies, temperature=settings.temperature, device=device)
         mask = part.replies.mask
         if not watched:  # the policy has not moved yet: every ratio must be 1
             off = ((now.detach() - part.logp).exp() - 1).abs() * mask

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from palate import metrics
 from palate.batches.order import step_items
-from palate.batches.rankings import Group, RankedBatch, batch, groups, pair_count
+from palate.batches.rankings import Group, RankedBatch, batch, by_size, groups, pair_count
 from palate.device import Device, open_device
 from palate.errors import BadInput
 from palate.generate.replies import reply_scores, score_all
@@ -174,9 +174,6 @@ def train(
     """The loop: a few prompts with all their ranked answers, ranking loss over all pairs, one optimizer step."""
     steps = max(1, settings.epochs * len(members) // settings.batch_prompts)
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=min(settings.warmup_steps, steps // 2), steps=steps)
-    longest = max(len(g.prompt_ids) + len(r) for g in members for r in g.reply_ids)
-    most = max(len(g.reply_ids) for g in members)
-    per_micro = max(1, settings.micro_tokens // (longest * most))
 
     def objective(ranked: RankedBatch) -> tuple[Tensor, Tensor]:
         rows = reply_scores(model, ranked.replies, pooling=settings.pooling, device=device)
@@ -187,11 +184,8 @@ def train(
     with Progress("reward", steps, done=done) as progress:
         for tick in ticks(steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every):
             chosen = step_items(count=len(members), per_step=settings.batch_prompts, step=tick.step, seed=seed)
-            chosen.sort(key=lambda i: len(members[i].prompt_ids))  # rows of one micro-batch are padded to the longest
-            micro = (
-                batch([members[i] for i in chosen[at : at + per_micro]], pad=pad, device=device.torch)
-                for at in range(0, len(chosen), per_micro)
-            )
+            pieces = by_size([members[i] for i in chosen], settings.micro_tokens)
+            micro = (batch(piece, pad=pad, device=device.torch) for piece in pieces)
             result = update(
                 learner, micro, objective, lr=lr(tick.step), max_norm=settings.max_norm, name=f"reward {tick.step}"
             )

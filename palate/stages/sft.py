@@ -149,9 +149,10 @@ def train(
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:
         rows = rows.to(device.torch)
+        counted = rows.weights > 0  # what users wrote and padding need no logits
         with device.products():
-            logits = model(rows.ids, rows.segments)
-        return next_token_loss(logits, rows.targets, rows.weights)
+            logits = model.head(model.trunk(rows.ids, rows.segments)[counted])
+        return next_token_loss(logits, rows.targets[counted], rows.weights[counted])
 
     with Progress("sft", settings.steps, done=done) as progress:
         for tick in ticks(

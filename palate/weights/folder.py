@@ -167,7 +167,13 @@ def _to_disk(trunk: Trunk, prefix: str) -> dict[str, Tensor]:
     tensors = {f"{prefix}embed_tokens.weight": trunk.embed.weight, f"{prefix}norm.weight": trunk.norm.weight}
     for i, block in enumerate(cast(list[Block], trunk.blocks)):
         at = f"{prefix}layers.{i}."
-        query, key, value = block.attention.qkv.weight.split_with_sizes(block.attention.sizes)
+        shape = trunk.shape
+        query, key, value = (
+            part.flatten(0, 1)
+            for part in block.attention.qkv.weight.view(-1, shape.head_dim, shape.dim).split_with_sizes(
+                (shape.heads, shape.kv_heads, shape.kv_heads)
+            )
+        )
         gate, up = block.feed_forward.gate_up.weight.chunk(2)
         tensors |= {
             f"{at}self_attn.q_proj.weight": query,

@@ -8,6 +8,7 @@ import torch
 from palate.batches.packed import pack
 from palate.device import Device, generator
 from palate.generate.engine import generate, stream
+from palate.nn.attention import Rotary, rotate
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, initialise, pooled
 from palate.text import tokenizer as tokenizers
@@ -83,6 +84,21 @@ def test_generation_with_the_cache_equals_generation_without(longest: int, new: 
             model, prompt, stops=(299,), max_new_tokens=new, temperature=0.0, rng=generator(0), device=CPU
         )
         assert list(streamed) == [i for i in one.ids if i != 299]
+
+
+def test_rotation_equals_complex_multiplication_and_its_gradient_is_right() -> None:
+    shape = SHAPES["tied"]
+    positions = torch.tensor([[0, 1, 5, 40], [3, 2, 1, 0]])
+    cos, sin = Rotary(shape).at(positions)
+    x = torch.randn(2, 4, 3, shape.head_dim, generator=generator("x"), dtype=torch.float64)
+    half = shape.head_dim // 2
+    speeds = shape.rope_theta ** (-2 * torch.arange(half, dtype=torch.float64) / shape.head_dim)
+    angles = positions[:, :, None, None] * speeds  # (batch, time, 1, half)
+    expected = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angles), angles)
+    turned = rotate(x, cos.double(), sin.double())
+    torch.testing.assert_close(turned, torch.cat((expected.real, expected.imag), dim=-1), atol=1e-5, rtol=0)
+    wide = (cos.double(), sin.double())
+    assert torch.autograd.gradcheck(lambda y: rotate(y, *wide), (x.requires_grad_(),))
 
 
 def test_sampling_follows_the_distribution() -> None:

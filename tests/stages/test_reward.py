@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from palate.batches.rankings import batch, groups
+from palate.batches.rankings import batch, by_size, groups
 from palate.measure import preference
 from palate.objectives.preference import preference_loss
 from palate.recipe import Recipe
@@ -88,3 +88,21 @@ def test_accuracy_and_calibration_by_hand(small_run: Made) -> None:
     assert preference.best_of_k(found, [[1.0, 2.0, 3.0]]).mean == 0.0
     sure = preference.calibration(found, [[60.0, 30.0, 0.0]])
     assert sure["ece"] < 1e-4
+
+
+def test_pieces_hold_every_group_once_and_stay_within_the_tokens(small_run: Made) -> None:
+    tokenizer = tokenizers.load(small_run[1].read("sft"))
+    folder = small_run[1].read("rankings")
+    members, _ = groups(
+        read_jsonl(folder / "prompts.jsonl", Prompt),
+        read_jsonl(folder / "responses.jsonl", Response),
+        read_jsonl(folder / "judgements.jsonl", Judgement),
+        tokenizer,
+        room=160,
+    )
+    pieces = by_size(members, 700)
+    assert sorted(g.prompt.id for piece in pieces for g in piece) == sorted(g.prompt.id for g in members)
+    assert 1 < len(pieces) < len(members)
+    for piece in pieces:
+        rows = batch(piece, pad=0, device=torch.device("cpu")).replies.ids
+        assert rows.numel() <= 700 or len(piece) == 1
