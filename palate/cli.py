@@ -49,13 +49,15 @@ def _options(
 
 @app.command("run")
 def run_recipe(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file (TOML), or the name of one that ships with Palate.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe file (TOML), the name of one that ships with Palate, or a run folder.")],
     run: Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME of the recipe when absent.")] = None,
     first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Start with this stage.")] = None,
     last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Run a recipe. Stages whose inputs and settings did not change are not run again."""
+    """Run a recipe, or go on with a run. Stages whose inputs and settings did not change are not run again."""
+    if run is None and (recipe / flow.RECIPE).is_file():
+        run, recipe = recipe, recipe / flow.RECIPE
     settings = recipes.load(shipped(recipe), overrides or ())
     folder = run or Path("runs") / settings.name
     resolved, workspace = flow.open_run(settings, folder)
@@ -104,7 +106,7 @@ def plan(run: Run) -> None:
     for step in steps:
         typer.echo(f"{step.state:8}{step.stage.name:10}{FOLDERS[step.stage.writes]:18}{step.why}")
     coming = next((step.stage.name for step in steps if step.state != "done"), None)
-    typer.echo(f"next: palate {coming} {run}" if coming else "everything is up to date")
+    typer.echo(f"next: {coming}; `palate run {run}` goes on from there" if coming else "everything is up to date")
 
 
 @app.command()

@@ -63,6 +63,9 @@ def test_plan_and_stages_as_commands(small_run: Made, capsys: pytest.CaptureFixt
     assert "everything is up to date" in capsys.readouterr().out
     assert call("ppo", folder) == 0
     assert "up to date" in capsys.readouterr().err
+    assert call("run", folder) == 0  # a run folder goes on with its own recipe
+    error = capsys.readouterr().err
+    assert error.count("up to date") == 14 and str(Path(folder) / "10-report" / "report.html") in error
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@ order among the others', and you see which answers changed places because of you
 
 from __future__ import annotations
 
+import dataclasses
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,8 +29,8 @@ YOUR_WEIGHT = 20.0
 PULL = 1e-2
 """L2 pull towards the head as it was, so that ten judgements bend it and do not break it."""
 STEPS = 100
-
-
+RANDOM_ORDERS = 10
+"""How often your answers are put in a random order instead, to see what moves when nobody has an opinion."""
 PANEL = 200
 """Prompts of the panel that hold the head in place; more change nothing and cost seconds."""
 
@@ -72,17 +74,43 @@ def refit(recipe: Recipe, workspace: Workspace, yours: Sequence[Judgement]) -> M
     features = {name: _features(model, part, str(extra["pooling"]), tokenizer.pad, device.torch)
                 for name, part in (("theirs", theirs), ("mine", mine), ("unseen", unseen))}  # fmt: skip
     before = model.score.weight[-1].detach().clone()
-    after = _fit(before, features["theirs"], theirs, features["mine"], mine, device.torch, tokenizer.pad)
+
+    def fitted(kept: Sequence[int], orders: Sequence[Group]) -> Tensor:
+        """The head after your prompts `kept`, ordered as `orders` says."""
+        if not kept:
+            return before
+        return _fit(before, features["theirs"], theirs, [features["mine"][i] for i in kept],
+                    [orders[i] for i in kept], device.torch, tokenizer.pad)  # fmt: skip
+
+    every = range(len(mine))
     held_out = []  # each of your prompts judged by a head fitted without it
-    for left_out in range(len(mine)):
-        kept = [i for i in range(len(mine)) if i != left_out]
-        head = _fit(before, features["theirs"], theirs, [features["mine"][i] for i in kept],
-                    [mine[i] for i in kept], device.torch, tokenizer.pad) if kept else before  # fmt: skip
+    for left_out in every:
+        head = fitted([i for i in every if i != left_out], mine)
         held_out.append(
             _agrees(head, features["mine"][left_out], mine[left_out])
             - _agrees(before, features["mine"][left_out], mine[left_out])
         )
-    return _moved(before, after, features, mine, unseen, held_out)
+    by_chance = []
+    for number in range(RANDOM_ORDERS):
+        orders, _ = groups(
+            (p for p in prompts if p.id in asked), responses, _dealt(yours, number), tokenizer, room=room
+        )
+        by_chance += _changes(before, fitted(every, orders), features["unseen"])
+    return _moved(before, fitted(every, mine), features, mine, unseen, held_out, by_chance)
+
+
+def _dealt(yours: Sequence[Judgement], number: int) -> list[Judgement]:
+    """Your judgements with their ranks dealt out at random."""
+    rng = random.Random(f"random order {number}")
+    return [
+        dataclasses.replace(j, ranks=dict(zip(rng.sample(list(j.ranks), len(j.ranks)), j.ranks.values(), strict=True)))
+        for j in yours
+    ]
+
+
+def _changes(before: Tensor, after: Tensor, features: Sequence[Tensor]) -> list[float]:
+    """Per prompt 1 where the two heads put another answer first, otherwise 0."""
+    return [float(int((f @ before).argmax()) != int((f @ after).argmax())) for f in features]
 
 
 @torch.no_grad()
@@ -153,6 +181,7 @@ def _moved(
     mine: Sequence[Group],
     unseen: Sequence[Group],
     held_out: Sequence[float],
+    by_chance: Sequence[float],
 ) -> Moved:
     was = bootstrap([_agrees(before, f, g) for f, g in zip(features["mine"], mine, strict=True)])
     lines = [
@@ -163,12 +192,11 @@ def _moved(
         f"Fitted with your other prompts it agrees {better.mean:+.0%} [{better.low:+.0%}, {better.high:+.0%}] more on "
         f"the one left out (n = {better.n})."
     )
-    changes = []
+    changes = _changes(before, after, features["unseen"])
     examples: list[str] = []
-    for feature, group in zip(features["unseen"], unseen, strict=True):
-        old, new = int((feature @ before).argmax()), int((feature @ after).argmax())
-        changes.append(float(old != new))
-        if old != new and len(examples) < 3:
+    for feature, group, changed in zip(features["unseen"], unseen, changes, strict=True):
+        if changed and len(examples) < 3:
+            old, new = int((feature @ before).argmax()), int((feature @ after).argmax())
             examples.append(
                 f"  {group.prompt.messages[-1].content}\n    was first:  {group.responses[old].text}\n"
                 f"    is now:     {group.responses[new].text}"
@@ -176,6 +204,7 @@ def _moved(
     share = bootstrap(changes)
     lines.append(
         f"On {share.n} prompts you did not see, another answer is now first in {share.mean:.1%} "
-        f"[{share.low:.1%}, {share.high:.1%}]."
+        f"[{share.low:.1%}, {share.high:.1%}]; orders dealt at random ({RANDOM_ORDERS} times) change "
+        f"{sum(by_chance) / len(by_chance):.1%}."
     )
     return Moved(tuple(lines + examples), int(sum(changes)), share.n)

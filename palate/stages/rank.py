@@ -78,7 +78,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         if not judgements:
             raise BadInput("there is no judgement.", ", ".join(settings.by), "Rank some answers: `palate rank RUN`.")
         if settings.shuffled:
-            judgements = [_shuffled(judgement, recipe.seed) for judgement in judgements]
+            judgements = _shuffled(judgements, recipe.seed)
         write_jsonl(folder / "prompts.jsonl", prompts)
         write_jsonl(folder / "responses.jsonl", responses)
         write_jsonl(folder / "judgements.jsonl", judgements)
@@ -126,13 +126,22 @@ def _from_files(files: Sequence[Path], seed: int) -> tuple[list[Prompt], list[Re
     )
 
 
-def _shuffled(judgement: Judgement, seed: int) -> Judgement:
-    """The same judgement with its ranks dealt out at random: whatever it knew is gone, its ties are not."""
-    rng = random.Random(f"{seed} placebo {judgement.id}")
-    names = list(judgement.ranks)
-    rng.shuffle(names)
-    ranks = dict(zip(names, judgement.ranks.values(), strict=True))
-    others = list(judgement.criteria)
-    rng.shuffle(others)
-    criteria = dict(zip(others, judgement.criteria.values(), strict=True))
-    return dataclasses.replace(judgement, ranks=ranks, criteria=criteria, source="placebo")
+def _shuffled(judgements: Sequence[Judgement], seed: int) -> list[Judgement]:
+    """The same judgements without what they knew. Ranks are dealt out at random within their judgement, so its ties
+    stay. Scores are dealt out over all answers of all prompts: within a prompt its mean would stay, and "answers with
+    a warning come from prompts whose answers are safe" is knowledge (docs/log.md)."""
+    rng = random.Random(f"{seed} placebo")
+    scores = [given for judgement in judgements for given in judgement.criteria.values()]
+    rng.shuffle(scores)
+    dealt = iter(scores)
+    return [
+        dataclasses.replace(
+            judgement,
+            ranks=dict(
+                zip(rng.sample(list(judgement.ranks), len(judgement.ranks)), judgement.ranks.values(), strict=True)
+            ),
+            criteria={name: next(dealt) for name in judgement.criteria},
+            source="placebo",
+        )
+        for judgement in judgements
+    ]

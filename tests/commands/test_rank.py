@@ -77,3 +77,4 @@ def test_judgements_are_kept_at_once_and_the_heads_follow(small_run: tuple[Recip
         assert store.judgements("c") == given and len(given) == 4
     moved = quick.refit(recipe, workspace, given)
     assert moved.prompts > 0 and "n = 4" in moved.lines[0]
+    assert "orders dealt at random (10 times) change" in moved.lines[2]

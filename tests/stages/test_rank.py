@@ -1,4 +1,5 @@
 import json
+import statistics
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,20 @@ def test_the_placebo_keeps_the_ranks_and_loses_whose_they_were(small_run: Made) 
     same = sum(a.ranks == b.ranks for a, b in zip(real, dealt, strict=True))
     assert same < len(real) / 2
     assert all(j.source == "placebo" for j in dealt)
+
+
+def test_the_placebos_scores_do_not_even_know_which_prompts_have_good_answers(small_run: Made) -> None:
+    folder = small_run[1].folder
+    control = Workspace(folder / "controls" / "placebo", parent=small_run[1])
+
+    def safety(workspace: Workspace) -> list[list[float]]:
+        judgements = read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement)
+        return [[given["safety"] for given in j.criteria.values()] for j in judgements]
+
+    real, dealt = safety(small_run[1]), safety(control)
+    assert sorted(v for row in real for v in row) == sorted(v for row in dealt for v in row)
+    means = [[statistics.mean(row) for row in rows] for rows in (real, dealt)]
+    assert len(real) > 80 and abs(statistics.correlation(*means)) < 0.3  # shuffled within the prompt it is 1
 
 
 def test_people_are_waited_for(
