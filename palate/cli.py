@@ -49,7 +49,9 @@ def _options(
 
 @app.command("run")
 def run_recipe(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file (TOML), the name of one that ships with Palate, or a run folder.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe file (TOML), the name of one that ships with Palate, or a run folder.")
+    ],
     run: Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME of the recipe when absent.")] = None,
     first: Annotated[str | None, typer.Option("--from", metavar="STAGE", help="Start with this stage.")] = None,
     last: Annotated[str | None, typer.Option("--until", metavar="STAGE", help="Stop after this stage.")] = None,

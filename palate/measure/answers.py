@@ -51,6 +51,23 @@ def gain(ours: Answers, theirs: Answers, name: str = "overall") -> Interval:
     return bootstrap([a - b for a, b in zip(ours.column(name), theirs.column(name), strict=True)])
 
 
+def gain_by_skill(ours: Answers, theirs: Answers) -> dict[str, dict[str, object]]:
+    """Per skill of the prompts: both means of overall, and the paired change with its interval."""
+    _same(ours, theirs)
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    for prompt, a, b in zip(ours.prompts, ours.column("overall"), theirs.column("overall"), strict=True):
+        pairs.setdefault(prompt.skill, []).append((a, b))
+    return {
+        skill: {
+            theirs.model: round(sum(b for _, b in told) / len(told), 5),
+            ours.model: round(sum(a for a, _ in told) / len(told), 5),
+            "change": bootstrap([a - b for a, b in told]).to_json(),
+        }
+        for skill, told in sorted(pairs.items())
+        if skill
+    }
+
+
 def wins(ours: Answers, theirs: Answers) -> Interval:
     """Win rate by the overall score over the same prompts."""
     _same(ours, theirs)

@@ -70,6 +70,30 @@ def calibration(groups: Sequence[Group], scores: Scores, bins: int = 10) -> dict
     return {"ece": round(error, 5), "curve": curve, "pairs": len(told)}
 
 
+def slope(groups: Sequence[Group], scores: Scores) -> float:
+    """How much of a score is true: the s in [0, 1] for which sigmoid(s * score difference) predicts the judgements of
+    these prompts best (Platt 1999 without an intercept; Guo et al. 2017, "temperature scaling", with s = 1 / T).
+
+    Mean over prompts of the cross-entropy over their pairs, minimised by Newton's method. A score that orders held-out
+    pairs no better than chance is worth 0; one that could be stretched is left as it is.
+    """
+    told = []
+    for group, given in zip(groups, scores, strict=True):
+        pairs = _pairs(group)
+        told += [(given[i] - given[j], target, 1 / len(pairs)) for i, j, target in pairs]
+    if not told:
+        return 0.0
+    difference, target, weight = (np.array(column) for column in zip(*told, strict=True))
+    s = 0.5
+    for _ in range(50):
+        predicted = 1 / (1 + np.exp(-np.clip(s * difference, -30, 30)))
+        gradient = float(np.sum(weight * (predicted - target) * difference))
+        curvature = float(np.sum(weight * predicted * (1 - predicted) * difference**2))
+        # The loss is convex in s, so the best s in [0, 1] is where clipped steps end.
+        s = min(1.0, max(0.0, s - gradient / max(curvature, 1e-12)))
+    return s
+
+
 def length_only(train: Sequence[Group], test: Sequence[Group]) -> Interval:
     """Accuracy of a reward that only sees how many words a reply has."""
     return _baseline(train, test, lambda text: {"words": float(len(text.split()))})

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 INK, ACCENT, SOFT = "#5b6470", "#c2552d", "#2f7f86"
 STYLE: dict[Any, Any] = {
@@ -80,6 +81,7 @@ def curves(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Markup:
                       marker="o" if len(told) < 12 else "", markersize=3)  # fmt: skip
             axes.set_title(name.replace("_", " "), fontsize=9, loc="left")
             axes.tick_params(labelsize=8)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         figure.tight_layout()
         return _svg(figure, f"curves {present[0]} {len(lines)}")
 
@@ -92,6 +94,7 @@ def learned_and_gold(path: Sequence[dict[str, float]]) -> Markup:
         axes = figure.subplots()
         axes.plot(rounds, [point["learned"] for point in path], color=ACCENT, marker="o", markersize=3)
         axes.set_xlabel("PPO round")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("learned reward (standard deviations)", color=ACCENT, fontsize=9)
         if "gold" in path[0]:
             other = axes.twinx()

@@ -43,6 +43,8 @@ from palate.workspace import FOLDERS, MAKERS, Workspace, peak_mb
 
 TASKS = {"completion": "complete", "translation": "translate", "summarisation": "summarise", "sentiment": "sentiment"}
 """The mission's four tasks -> the skill of their prompts."""
+ORDER = ("base", "sft", "sft_continued", "best_of_k", "policy", "placebo")
+"""How models stand below each other."""
 NGRAM_ORDER = 5
 NGRAM_BYTES = 32_000_000
 """Training text of the n-gram baseline; counts of more would fill the memory of a laptop."""
@@ -244,6 +246,7 @@ def _compare(bench: Bench, models: dict[str, LanguageModel]) -> tuple[dict[str, 
     contenders: list[tuple[str, LanguageModel, int]] = [(name, model, 1) for name, model in models.items()]
     if "sft" in models and bench.reward is not None:
         contenders.append(("best_of_k", models["sft"], bench.settings.best_of))
+    contenders.sort(key=lambda contender: ORDER.index(contender[0]))
     total = len(contenders) * (len(bench.settings.temperatures) + 3)
     with Progress("evaluate", total, unit="readings") as progress:
         for name, model, best_of in contenders:
@@ -321,6 +324,7 @@ def _claims(report: dict[str, Any], at_best: dict[str, Answers]) -> dict[str, An
         "best_control": best.model,
         "gain_over_best_control": measure.gain(policy, best).to_json(),
         "change": {name: measure.gain(policy, sft, name).to_json() for name in policy.scores[0] if name != "overall"},
+        "by_skill": measure.gain_by_skill(policy, sft),
     }
     report["sft"]["gain_over_base"] = measure.gain(sft, at_best["base"]).to_json()
     if "best_of_k" in at_best:
@@ -455,7 +459,7 @@ def _side_by_side(answers: dict[str, Answers]) -> list[dict[str, Any]]:
     picks = sorted(range(len(first.prompts)), key=lambda i: stable_id("side by side", first.prompts[i].id))
     return [
         {
-            "prompt": [f"{m.role}: {m.content}" for m in first.prompts[i].messages],
+            "prompt": [(m.role, m.content) for m in first.prompts[i].messages],
             "skill": first.prompts[i].skill,
             "answers": {
                 name: {"text": a.texts[i], "overall": round(a.scores[i]["overall"], 3)} for name, a in answers.items()

@@ -67,7 +67,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             source,
             labels=OUTPUTS,
             ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-            extra=_scale(model, train_groups, settings, tokenizer.pad, device),
+            extra=_scale(model, train_groups, report["slope"], settings, tokenizer.pad, device),
         )
 
 
@@ -131,30 +131,34 @@ def _measure(
         "bag_of_words": preference.bag_of_words(train, dev).to_json(),
         "best_of_k": preference.best_of_k(dev, overall).to_json(),
         "calibration": preference.calibration(dev, overall),
+        "slope": preference.slope(dev, overall),
     }
     metrics.say(
         f"      on {len(dev)} held-out prompts: pair accuracy {report['accuracy']['mean']:.3f} "
         f"[{report['accuracy']['low']:.3f}, {report['accuracy']['high']:.3f}], length only "
-        f"{report['length_only']['mean']:.3f}, bag of words {report['bag_of_words']['mean']:.3f}"
+        f"{report['length_only']['mean']:.3f}, bag of words {report['bag_of_words']['mean']:.3f}; PPO takes the score "
+        f"times {report['slope']:.2f}"
     )
     return report
 
 
-def _scale(model: ScalarModel, members: Sequence[Group], settings: Reward, pad: int, device: Device) -> dict[str, Any]:
-    """Mean and standard deviation of the mixed score over the assistant's replies: PPO's score
+def _scale(
+    model: ScalarModel, members: Sequence[Group], slope: float, settings: Reward, pad: int, device: Device
+) -> dict[str, Any]:
+    """How PPO reads the heads: their mix, times what it proved to be worth on held-out rankings, so that its unit is
+    log-odds of being preferred; and its mean and standard deviation over the assistant's replies, because PPO's score
     has mean 0 at the start (Ziegler et al. 2019, section 2.1)."""
+    mix = {"overall": 1.0} if settings.weights is None else settings.weights
     some = members[:: -(-len(members) // SCALE_PROMPTS)]
     values = torch.tensor(
-        [mixed(s, settings.weights) for group in _scores(model, some, settings, pad, device) for s in group]
+        [slope * mixed(s, mix) for group in _scores(model, some, settings, pad, device) for s in group]
     )
     return {
         "labels": list(OUTPUTS),
         "pooling": settings.pooling,
         "mean": float(values.mean()),
-        "std": float(values.std().clamp(min=1e-6)),
-        "mix": [float(name == "overall") for name in OUTPUTS]
-        if settings.weights is None
-        else [settings.weights.get(name, 0.0) for name in OUTPUTS],
+        "std": float(values.std()),
+        "mix": [slope * mix.get(name, 0.0) for name in OUTPUTS],
     }
 
 

@@ -38,7 +38,7 @@ def test_answers_are_shown_as_text_and_missing_parts_are_left_out() -> None:
     story = {
         "opening": None,
         "side_by_side": [
-            {"prompt": [attack], "skill": "", "answers": {"base": {"text": attack, "overall": 0.0}}},
+            {"prompt": [("user", attack)], "skill": "", "answers": {"base": {"text": attack, "overall": 0.0}}},
         ],
         "curves": {},
         "over_optimisation": [],

@@ -26,6 +26,7 @@ def test_the_report_holds_what_it_must(small_run: Made) -> None:
     for name in ("win_rate_vs_sft", "gain_over_best_control"):
         assert set(report["policy"][name]) == {"mean", "low", "high", "n"}
     assert set(report["policy"]["change"]) == set(CRITERIA) - {"overall"}
+    assert sum(told["change"]["n"] for told in report["policy"]["by_skill"].values()) == report["n"]["test_prompts"]
     assert "gain" in report["placebo"]
     for name in ("accuracy", "accuracy_vs_gold", "noise_ceiling", "panel_agreement", "length_only", "bag_of_words"):
         assert report["reward"][name]["n"] > 0

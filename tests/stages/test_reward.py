@@ -1,9 +1,11 @@
 import json
+import math
+import random
 
 import pytest
 import torch
 
-from palate.batches.rankings import batch, by_size, groups
+from palate.batches.rankings import Group, batch, by_size, groups
 from palate.measure import preference
 from palate.objectives.preference import preference_loss
 from palate.recipe import Recipe
@@ -21,7 +23,8 @@ def test_what_it_measures(small_run: Made) -> None:
     for name in ("accuracy", "length_only", "bag_of_words", "best_of_k"):
         assert report[name]["low"] <= report[name]["mean"] <= report[name]["high"]
     model, extra = weights.load_scalar_model(folder)
-    assert extra["std"] > 0 and extra["labels"][-1] == "overall" == "overall"
+    assert extra["mix"] == pytest.approx([0, 0, 0, 0, report["slope"]]) and 0 <= report["slope"] <= 1
+    assert extra["std"] >= 0 and extra["labels"][-1] == "overall" == "overall"
     assert model.score.out_features == 5
 
 
@@ -106,3 +109,19 @@ def test_pieces_hold_every_group_once_and_stay_within_the_tokens(small_run: Made
     for piece in pieces:
         rows = batch(piece, pad=0, device=torch.device("cpu")).replies.ids
         assert rows.numel() <= 700 or len(piece) == 1
+
+
+@pytest.mark.parametrize(("truth", "told"), [(0.5, 0.5), (0.1, 0.1), (0.0, 0.0), (-0.5, 0.0), (2.0, 1.0)])
+def test_the_slope_is_what_a_score_is_worth(truth: float, told: float) -> None:
+    rng = random.Random(0)
+    members, scores = [], []
+    for number in range(4000):
+        a, b = rng.gauss(0, 2), rng.gauss(0, 2)
+        preferred = float(rng.random() < 1 / (1 + math.exp(-truth * (a - b))))
+        prompt = Prompt(id=str(number), messages=conversation("q"), family="f")
+        members.append(
+            Group(prompt=prompt, responses=(), prompt_ids=(1,), reply_ids=((2,), (3,)),
+                  targets=((0.0, preferred), (0.0, 0.0)), counted=((0.0, 1.0), (0.0, 0.0)), labels=())
+        )  # fmt: skip
+        scores.append([a, b])
+    assert preference.slope(members, scores) == pytest.approx(told, abs=0.04)
