@@ -152,7 +152,7 @@ class Rank(Section):
     until: int | None = Field(None, ge=1)
     """With people: wait until this many judgements are in the store. People are only waited for with a number."""
     shuffled: bool = False
-    """Placebo control: every judgement's ranks are permuted at random within its prompt."""
+    """Placebo control: ranks are permuted at random within their judgement, criterion scores over all of them."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -20,7 +20,7 @@ from palate.kitchen.knowledge import Dish, World
 from palate.kitchen.phrases import CLOSERS, OPENERS, say
 from palate.records import Conversation, Demonstration, Message, Prompt, Split, conversation, stable_id
 
-HABITS = {"forgets_warning": 0.7, "adds_myth": 0.7, "rambles": 0.7, "leaves_out_extra": 0.6}
+HABITS = {"forgets_warning": 0.7, "adds_myth": 0.7, "rambles": 0.7, "leaves_out_extra": 0.7}
 """How often a demonstration has each flaw."""
 PLAIN_WRONG = 0.06
 """Share of the demonstrations that answer with a dish or a fact that is not the right one."""

@@ -152,6 +152,11 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             for name in ("base", "sft", "policy")
             if name in models
         }
+        if "placebo" in models:
+            told = json.loads(
+                (_control(workspace, "placebo").read("reward") / "report.json").read_text(encoding="utf-8")
+            )
+            report["placebo"]["slope"] = told["slope"]
         report["bits_per_byte"]["ngram_5"] = round(_ngram(tokens), 4)
         if workspace.has("reward"):
             report["reward"] = _reward(recipe, workspace, bench)
@@ -218,10 +223,15 @@ def _models(workspace: Workspace, recipe: Recipe, device: Device) -> dict[str, L
             places[name] = workspace.read(artifact)
     if recipe.controls is not None:
         for name, artifact in (("sft_continued", "sft"), ("placebo", "ppo")):
-            control = Workspace(workspace.folder / "controls" / name)
+            control = _control(workspace, name)
             if getattr(recipe.controls, name) and control.own(artifact):
                 places[name] = control.read(artifact)
     return {name: weights.load_language_model(path).to(device.torch).eval() for name, path in places.items()}
+
+
+def _control(workspace: Workspace, name: str) -> Workspace:
+    """The run inside this run that holds what a control does differently."""
+    return Workspace(workspace.folder / "controls" / name)
 
 
 def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_the_report_holds_what_it_must(small_run: Made) -> None:
         assert set(report["policy"][name]) == {"mean", "low", "high", "n"}
     assert set(report["policy"]["change"]) == set(CRITERIA) - {"overall"}
     assert sum(told["change"]["n"] for told in report["policy"]["by_skill"].values()) == report["n"]["test_prompts"]
-    assert "gain" in report["placebo"]
+    assert "gain" in report["placebo"] and 0 <= report["placebo"]["slope"] <= 1
     for name in ("accuracy", "accuracy_vs_gold", "noise_ceiling", "panel_agreement", "length_only", "bag_of_words"):
         assert report["reward"][name]["n"] > 0
     assert report["stages"]["pretrain"]["seconds"] > 0 and report["stages"]["placebo.ppo"]["peak_mb"] > 0
