@@ -44,7 +44,7 @@ FOLDERS = {
 """Artifact -> its folder in a run. The numbers make a directory listing read like the recipe."""
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 """Of the layout of artifacts; part of every key, so that a change of layout makes old artifacts stale."""
 
 

@@ -16,9 +16,7 @@ def next_token_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> tuple[T
     logits (..., vocab), targets and weights (...). Positions of weight 0 count for nothing; whoever can leaves them
     out before the logits are made.
     """
-    logp = token_logp(logits, targets)
-    # Not logp * weights alone: a position that does not count must not count when its logits are infinite either.
-    return -(logp * weights).masked_fill(weights == 0, 0).sum(), weights.sum()
+    return -(token_logp(logits, targets) * weights).sum(), weights.sum()
 
 
 def token_logp(logits: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:

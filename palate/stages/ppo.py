@@ -150,9 +150,13 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
 
         if done == 0:
             watch(0)
-        last = train(
-            policy, critic, models, ids, settings, device, log, recipe.seed, done, tokenizer, watch, save, extra
-        )
+        if models.mix.any():
+            last = train(
+                policy, critic, models, ids, settings, device, log, recipe.seed, done, tokenizer, watch, save, extra
+            )
+        else:  # a reward of zero everywhere has no gradient: the rounds would change nothing
+            last = {"rounds": 0, "stopped": "the reward model is worth nothing on held-out rankings"}
+            metrics.say(f"      {last['stopped']}: there is nothing to follow, and the policy stays the assistant")
         weights.save_language_model(
             folder,
             models.policy,

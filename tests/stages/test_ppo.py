@@ -1,12 +1,14 @@
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from palate import metrics
+from palate import flow, metrics
 from palate.api import load
 from palate.device import Device
 from palate.errors import BadInput, GateClosed
@@ -83,6 +85,20 @@ def test_the_gate(small_run: Made) -> None:
             ppo._check_gate(workspace)
     else:
         ppo._check_gate(workspace)
+
+
+def test_a_reward_worth_nothing_moves_nothing(small_run: Made, tmp_path: Path) -> None:
+    recipe, workspace = small_run
+    copy = Workspace(tmp_path / "copy")
+    shutil.copytree(workspace.folder, copy.folder)
+    shutil.rmtree(copy.path("ppo"))
+    path = copy.path("reward") / "config.json"
+    path.write_text(re.sub(r'"mix": \[[^]]*\]', '"mix": [0.0, 0.0, 0.0, 0.0, 0.0]', path.read_text()))
+    assert flow.run_stage("ppo", recipe, copy)
+    assert json.loads((copy.read("ppo") / "report.json").read_text())["rounds"] == 0
+    sft, policy = (load_file(copy.read(a) / "model.safetensors") for a in ("sft", "ppo"))
+    assert all(torch.equal(sft[name], policy[name]) for name in sft)
+    assert not metrics.read(copy.logs / "ppo.jsonl")
 
 
 def test_rows_of_a_rollout_are_cut_to_their_longest(small_run: Made) -> None:
