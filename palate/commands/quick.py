@@ -24,10 +24,11 @@ from palate.weights import folder as weights
 from palate.workspace import Workspace
 
 PROMPTS = 10
-YOUR_WEIGHT = 20.0
+YOUR_WEIGHT = 10.0
 """One of your judgements counts like this many of the panel's: ten among thousands would not be heard."""
-PULL = 1e-2
-"""L2 pull towards the head as it was, so that ten judgements bend it and do not break it."""
+PULL = 0.1
+"""L2 pull towards the head as it was, so that ten judgements bend it and do not break it: with a tenth of this, orders
+dealt at random move as much as a person's (docs/log.md)."""
 STEPS = 100
 RANDOM_ORDERS = 10
 """How often your answers are put in a random order instead, to see what moves when nobody has an opinion."""
