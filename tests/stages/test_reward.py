@@ -17,6 +17,18 @@ from palate.workspace import Workspace
 Made = tuple[Recipe, Workspace]
 
 
+def ranked(workspace: Workspace) -> list[Group]:
+    folder = workspace.read("rankings")
+    found, _ = groups(
+        read_jsonl(folder / "prompts.jsonl", Prompt),
+        read_jsonl(folder / "responses.jsonl", Response),
+        read_jsonl(folder / "judgements.jsonl", Judgement),
+        tokenizers.load(workspace.read("sft")),
+        room=160,
+    )
+    return found
+
+
 def test_what_it_measures(small_run: Made) -> None:
     folder = small_run[1].read("reward")
     report = json.loads((folder / "report.json").read_text())
@@ -58,15 +70,7 @@ def test_the_loss_of_one_pair_and_of_a_tie() -> None:
 
 
 def test_scores_do_not_depend_on_the_batch(small_run: Made) -> None:
-    folder = small_run[1].read("rankings")
-    tokenizer = tokenizers.load(small_run[1].read("sft"))
-    found, _ = groups(
-        read_jsonl(folder / "prompts.jsonl", Prompt),
-        read_jsonl(folder / "responses.jsonl", Response),
-        read_jsonl(folder / "judgements.jsonl", Judgement),
-        tokenizer,
-        room=160,
-    )
+    found = ranked(small_run[1])
     model, _ = weights.load_scalar_model(small_run[1].read("reward"))
     from palate.device import Device
     from palate.generate.replies import reply_scores
@@ -94,15 +98,7 @@ def test_accuracy_and_calibration_by_hand(small_run: Made) -> None:
 
 
 def test_pieces_hold_every_group_once_and_stay_within_the_tokens(small_run: Made) -> None:
-    tokenizer = tokenizers.load(small_run[1].read("sft"))
-    folder = small_run[1].read("rankings")
-    members, _ = groups(
-        read_jsonl(folder / "prompts.jsonl", Prompt),
-        read_jsonl(folder / "responses.jsonl", Response),
-        read_jsonl(folder / "judgements.jsonl", Judgement),
-        tokenizer,
-        room=160,
-    )
+    members = ranked(small_run[1])
     pieces = by_size(members, 700)
     assert sorted(g.prompt.id for piece in pieces for g in piece) == sorted(g.prompt.id for g in members)
     assert 1 < len(pieces) < len(members)
