@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,6 +195,11 @@ class Judgement(Record):
         for response, rank in self.ranks.items():
             if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
                 raise ValueError(f"judgement {self.id}: the rank of {response} is {rank!r}; ranks are 1, 2, 3...")
+
+    def dealt(self, rng: random.Random) -> Self:
+        """The same judgement with its ranks dealt out at random among its answers; its ties stay."""
+        names = rng.sample(list(self.ranks), len(self.ranks))
+        return dataclasses.replace(self, ranks=dict(zip(names, self.ranks.values(), strict=True)))
 
     def pairs(self) -> list[tuple[str, str, float]]:
         """(a, b, target) for every two ranked responses; target is P(a is preferred): 1, 0, or 0.5 for a tie."""

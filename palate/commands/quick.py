@@ -3,7 +3,6 @@ order among the others', and you see which answers changed places because of you
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,20 +92,11 @@ def refit(recipe: Recipe, workspace: Workspace, yours: Sequence[Judgement]) -> M
         )
     by_chance = []
     for number in range(RANDOM_ORDERS):
-        orders, _ = groups(
-            (p for p in prompts if p.id in asked), responses, _dealt(yours, number), tokenizer, room=room
-        )
+        rng = random.Random(f"random order {number}")
+        chance = [judgement.dealt(rng) for judgement in yours]
+        orders, _ = groups((p for p in prompts if p.id in asked), responses, chance, tokenizer, room=room)
         by_chance += _changes(before, fitted(every, orders), features["unseen"])
     return _moved(before, fitted(every, mine), features, mine, unseen, held_out, by_chance)
-
-
-def _dealt(yours: Sequence[Judgement], number: int) -> list[Judgement]:
-    """Your judgements with their ranks dealt out at random."""
-    rng = random.Random(f"random order {number}")
-    return [
-        dataclasses.replace(j, ranks=dict(zip(rng.sample(list(j.ranks), len(j.ranks)), j.ranks.values(), strict=True)))
-        for j in yours
-    ]
 
 
 def _changes(before: Tensor, after: Tensor, features: Sequence[Tensor]) -> list[float]:

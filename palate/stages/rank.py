@@ -136,10 +136,7 @@ def _shuffled(judgements: Sequence[Judgement], seed: int) -> list[Judgement]:
     dealt = iter(scores)
     return [
         dataclasses.replace(
-            judgement,
-            ranks=dict(
-                zip(rng.sample(list(judgement.ranks), len(judgement.ranks)), judgement.ranks.values(), strict=True)
-            ),
+            judgement.dealt(rng),
             criteria={name: next(dealt) for name in judgement.criteria},
             source="placebo",
         )
