@@ -57,24 +57,37 @@ WATCHED = 48
 
 @dataclass(frozen=True)
 class Models:
-    """Everything PPO holds: what is trained, and what stays as it was."""
+    """Everything PPO holds: what is trained, what stays as it was, and what says how good a reply is."""
 
     policy: LanguageModel
     critic: ScalarModel
     reference: LanguageModel
-    reward: ScalarModel
-    pooling: str
-    mix: Tensor
-    mean: float
-    """The reward model's mean over the assistant's replies, and (std) its standard deviation there."""
-    std: float
+    reward: Callable[[Replies], Tensor]
+    """What whole replies are worth, (batch): the reward model or any function. `score` centres it."""
+    stops: Sequence[int]
+    """Ids that end a reply."""
+    pad: int
+    mean: float = 0.0
+    """Mean of `reward` over the assistant's replies, and (std) its standard deviation there."""
+    std: float = 1.0
 
     @property
     def scale(self) -> float:
-        """What the centred reward is divided by. A Bradley-Terry score is in log-odds of being preferred, so it has a
+        """What the centred score is divided by. A Bradley-Terry score is in log-odds of being preferred, so it has a
         scale of its own: a wide spread is brought to 1, a narrow one is left. It means the rankings taught little, and
         stretching it would make noise a goal."""
         return max(self.std, 1.0)
+
+    def score(self, replies: Replies) -> Tensor:
+        """Reward (batch): mean 0 over the assistant's replies, variance 1 at most."""
+        return (self.reward(replies) - self.mean) / self.scale
+
+    def values(self, replies: Replies, device: Device) -> Tensor:
+        """V of the state before each target token, (batch, time): what the critic says where that token is predicted,
+        centred and scaled as the score is."""
+        with device.products():
+            values: Tensor = self.critic(replies.inputs, replies.segments[:, :-1]).squeeze(-1)
+        return (values - self.mean) / self.scale
 
 
 @dataclass(frozen=True)
@@ -150,11 +163,9 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
 
         if done == 0:
             watch(0)
-        if models.mix.any():
-            last = train(
-                policy, critic, models, ids, settings, device, log, recipe.seed, done, tokenizer, watch, save, extra
-            )
-        else:  # a reward of zero everywhere has no gradient: the rounds would change nothing
+        if models.std != 0:
+            last = train(policy, critic, models, ids, settings, device, log, recipe.seed, done, watch, save, extra)
+        else:  # a reward that is the same everywhere has no gradient: the rounds would change nothing
             last = {"rounds": 0, "stopped": "the reward model is worth nothing on held-out rankings"}
             metrics.say(f"      {last['stopped']}: there is nothing to follow, and the policy stays the assistant")
         weights.save_language_model(
@@ -181,32 +192,34 @@ def _check_gate(workspace: Workspace) -> None:
 
 def _open_models(workspace: Workspace, device: Device) -> Models:
     sft, palate = workspace.read("sft"), workspace.read("reward")
-    if tokenizers.load(sft).fingerprint != tokenizers.load(palate).fingerprint:
+    tokenizer = tokenizers.load(sft)
+    if tokenizer.fingerprint != tokenizers.load(palate).fingerprint:
         raise BadInput(
             "this reward model was made with another tokenizer than the assistant's, so it cannot read its ids.",
             palate,
             "Make it again: delete the folder and run `palate reward`.",
         )
     reward, extra = weights.load_scalar_model(palate)
-    mix = torch.tensor(extra["mix"])
+    mix, pooling = torch.tensor(extra["mix"]), str(extra["pooling"])
     # The critic starts as the reward model (Ouyang et al. 2022, appendix C.4): it already knows good from bad.
-    # `_values` brings it to the scale of the score.
+    # `Models.values` brings it to the scale of the score.
     critic = ScalarModel(weights.trunk_copy(reward.trunk), 1)
     with torch.no_grad():
         critic.score.weight.copy_((mix @ reward.score.weight).unsqueeze(0))
-    models = Models(
+    reward, mix = reward.to(device.torch).eval(), mix.to(device.torch)
+    reference = weights.load_language_model(sft).to(device.torch).eval()
+    for frozen in (reference, reward):
+        frozen.requires_grad_(requires_grad=False)
+    return Models(
         policy=weights.load_language_model(sft).to(device.torch),
         critic=critic.to(device.torch),
-        reference=weights.load_language_model(sft).to(device.torch).eval(),
-        reward=reward.to(device.torch).eval(),
-        pooling=str(extra["pooling"]),
-        mix=mix.to(device.torch),
+        reference=reference,
+        reward=lambda replies: reply_scores(reward, replies, pooling=pooling, device=device) @ mix,
+        stops=tokenizer.stops,
+        pad=tokenizer.pad,
         mean=float(extra["mean"]),
         std=float(extra["std"]),
     )
-    for frozen in (models.reference, models.reward):
-        frozen.requires_grad_(requires_grad=False)
-    return models
 
 
 @torch.no_grad()
@@ -233,27 +246,13 @@ def _watch(
     )
     replies = [reply for (reply,) in answers]
     laid = lay_out(ids, [reply.ids for reply in replies], pad=tokenizer.pad).to(device.torch)
-    score = _score(models, laid, device).tolist()
+    score = models.score(laid).tolist()
     for prompt, reply, value in zip(prompts, replies, score, strict=True):
         views.log(round_, prompt_id=prompt.id, text=tokenizer.decode(reply.ids).strip(), score=round(value, 4))
     shown = min(3, len(prompts) - 1)
     metrics.say(
         f"      round {round_}: {prompts[shown].messages[-1].content} -> {tokenizer.decode(replies[shown].ids).strip()}"
     )
-
-
-def _score(models: Models, replies: Replies, device: Device) -> Tensor:
-    """Reward (batch): mean 0 over the assistant's replies, variance 1 at most."""
-    scores = reply_scores(models.reward, replies, pooling=models.pooling, device=device)
-    return (scores @ models.mix - models.mean) / models.scale
-
-
-def _values(models: Models, replies: Replies, device: Device) -> Tensor:
-    """V of the state before each target token, (batch, time): what the critic says where that token is predicted,
-    centred and scaled as the score is."""
-    with device.products():
-        values: Tensor = models.critic(replies.inputs, replies.segments[:, :-1]).squeeze(-1)
-    return (values - models.mean) / models.scale
 
 
 def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor]) -> Tensor:
@@ -276,21 +275,20 @@ def roll_out(
     prompts: Sequence[Sequence[int]],
     settings: Ppo,
     device: Device,
-    tokenizer: Tokenizer,
     seed: tuple[object, ...],
 ) -> Rollout:
     """Sample one reply per prompt with the policy as it is now, and everything that is computed once per rollout."""
     answers = generate(
         models.policy,
         prompts,
-        stops=tokenizer.stops,
+        stops=models.stops,
         max_new_tokens=settings.max_new_tokens,
         temperature=settings.temperature,
         rng=generator(*seed),
         device=device,
     )
     sampled = [reply for (reply,) in answers]
-    replies = lay_out(prompts, [reply.ids for reply in sampled], pad=tokenizer.pad).to(device.torch)
+    replies = lay_out(prompts, [reply.ids for reply in sampled], pad=models.pad).to(device.torch)
     ended = torch.tensor([reply.ended for reply in sampled], device=device.torch)
     entropy = 0.0
 
@@ -306,8 +304,8 @@ def roll_out(
     rows = settings.micro_rows
     logp = _in_pieces(replies, rows, policy_logp)
     ref_logp = _in_pieces(replies, rows, reference_logp)
-    values = _in_pieces(replies, rows, lambda part: _values(models, part, device)) * replies.mask
-    score = _in_pieces(replies, rows, lambda part: _score(models, part, device))
+    values = _in_pieces(replies, rows, lambda part: models.values(part, device)) * replies.mask
+    score = _in_pieces(replies, rows, models.score)
     # In standard deviations of the score: a fixed number would be the only reward that a flat reward model leaves.
     score = score - settings.missing_eos_penalty * models.std / models.scale * (~ended)
     rewards = shaped_rewards(score, logp, ref_logp, replies.mask, kl_weight=settings.kl_weight)
@@ -346,7 +344,7 @@ def improve(
         return policy_loss(now, part.logp, part.advantages, mask, clip=settings.clip)
 
     def critic_objective(part: Rollout) -> tuple[Tensor, Tensor]:
-        values = _values(models, part.replies, device)
+        values = models.values(part.replies, device)
         return value_loss(values, part.values, part.returns, part.replies.mask, clip=settings.value_clip)
 
     for epoch in range(settings.epochs):
@@ -378,7 +376,6 @@ def train(
     log: Metrics,
     seed: int,
     done: int,
-    tokenizer: Tokenizer,
     watch: Callable[[int], None],
     save: Callable[[int, dict[str, Any]], None],
     kept: dict[str, Any],
@@ -391,9 +388,7 @@ def train(
             settings.rounds, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every
         ):
             chosen = step_items(count=len(prompts), per_step=settings.rollout_prompts, step=tick.step, seed=seed)
-            rollout = roll_out(
-                models, [prompts[i] for i in chosen], settings, device, tokenizer, (seed, "rollout", tick.step)
-            )
+            rollout = roll_out(models, [prompts[i] for i in chosen], settings, device, (seed, "rollout", tick.step))
             kl = float(reply_kl(rollout.logp, rollout.ref_logp, rollout.replies.mask).mean())
             if settings.kl_budget is not None:
                 if kl > settings.kl_budget and kept:
