@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # PyTorch's public CPU index when it answers within five seconds, otherwise whatever the configured index gives.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench oracles clean
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
@@ -22,6 +22,10 @@ check: .venv/ready
 
 bench: .venv/ready
 	.venv/bin/palate bench
+
+# Tiny Shakespeare against nanoGPT, minutes long: make oracles TEXT=input.txt (docs/pretrain.md).
+oracles: .venv/ready
+	.venv/bin/python tests/oracles/tiny_shakespeare.py $(TEXT)
 
 # Never touches feedback.sqlite: people's work outlives runs.
 clean:
