@@ -1,9 +1,12 @@
 """Log-probabilities and cross-entropy against loops written from the definition, and against torch."""
 
 import math
+import random
 
 import pytest
 import torch
+from objectives import reference
+from objectives.ragged import close
 from torch.nn import functional as F
 
 from palate.device import generator
@@ -50,3 +53,18 @@ def test_loss_and_gradient_equal_torchs_cross_entropy(dtype: torch.dtype, tolera
     expected.backward()
     assert ours.grad is not None and theirs.grad is not None
     torch.testing.assert_close(ours.grad.float(), theirs.grad.float(), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_loss_equals_the_paper(seed: int) -> None:
+    """With weights of 0, 1 and between."""
+    rng = random.Random(seed)
+    positions, vocab = rng.choice([1, 2, 7, 30]), rng.randint(2, 9)
+    rows = [[rng.uniform(-4, 4) for _ in range(vocab)] for _ in range(positions)]
+    wanted = [rng.randrange(vocab) for _ in rows]
+    counted = [rng.choice([0.0, 1.0, 0.3]) for _ in rows]
+    given = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+    loss, weight = next_token_loss(given, torch.tensor(wanted), torch.tensor(counted, dtype=torch.float64))
+    close([loss, weight], list(reference.next_token(rows, wanted, counted)), 1e-12)
+    (slopes,) = torch.autograd.grad(loss, given)
+    close(slopes.tolist(), reference.gradient(lambda at: reference.next_token(at, wanted, counted)[0], rows), 1e-8)
