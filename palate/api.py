@@ -32,8 +32,9 @@ def run(
 ) -> Workspace:
     """Run a recipe file into a run folder (runs/NAME when absent); what `palate run` does. Raises PalateError."""
     settings = recipes.load(Path(recipe), overrides)
-    resolved, workspace = flow.open_run(settings, Path(folder) if folder else Path("runs") / settings.name)
-    with workspace.held():
+    place = Path(folder) if folder else Path("runs") / settings.name
+    with Workspace(place).held():
+        resolved, workspace = flow.open_run(settings, place)
         flow.run(resolved, workspace, first=first, last=last)
     return workspace
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from palate import flow, metrics
 from palate import recipe as recipes
 from palate.errors import BadInput, PalateError
 from palate.stages import STAGES
-from palate.workspace import FOLDERS
+from palate.workspace import FOLDERS, Workspace
 
 app = typer.Typer(
     name="palate",
@@ -32,6 +33,8 @@ Run = Annotated[Path, typer.Argument(help="A run folder, for example runs/kitche
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change the recipe.")]
 STOPPED = 130
 """Exit code after Ctrl-C, as shells expect (128 + SIGINT)."""
+TERMINATED = 143
+"""The same after SIGTERM, which `kill`, batch systems and a machine that shuts down send."""
 
 
 def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature of an option's callback
@@ -62,8 +65,8 @@ def run_recipe(
         run, recipe = recipe, recipe / flow.RECIPE
     settings = recipes.load(shipped(recipe), overrides or ())
     folder = run or Path("runs") / settings.name
-    resolved, workspace = flow.open_run(settings, folder)
-    with workspace.held():
+    with Workspace(folder).held():  # before the recipe is written: a second process must not change a running one's
+        resolved, workspace = flow.open_run(settings, folder)
         flow.run(resolved, workspace, first=first, last=last)
     report = workspace.path("report") / "report.html"
     if last is None and report.is_file():
@@ -210,8 +213,9 @@ def _somebody() -> str:
 
 def _stage_command(name: str, summary: str) -> None:
     def command(run: Run, overrides: Overrides = None) -> None:
-        settings, workspace = flow.reopen(run, overrides or ())
+        _, workspace = flow.reopen(run)
         with workspace.held():
+            settings, _ = flow.reopen(run, overrides or ())
             made = flow.run_stage(name, settings, workspace)
         metrics.say(f"{name}: {'done' if made else 'up to date'}")
 
@@ -226,17 +230,28 @@ for _stage in STAGES:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry of the `palate` command: one clear line and an exit code for everything a person can mend."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         _call(app, argv)
     except PalateError as error:
         metrics.say(f"palate: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as stop:
         metrics.say("\npalate: stopped. Finished work is kept; the same command goes on from here.")
-        sys.exit(STOPPED)
+        sys.exit(STOPPED if isinstance(stop, KeyboardInterrupt) else TERMINATED)
     except OSError as error:
         metrics.say(f"palate: {error.filename or 'a file'}: {error.strerror or error}. Finished work is kept.")
         sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that nobody takes it for a fault of theirs."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 def _call(application: Callable[..., Any], argv: list[str] | None) -> None:

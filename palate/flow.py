@@ -104,10 +104,12 @@ def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:
     if getattr(recipe, stage.sections[0]) is None:
         raise RecipeError(f"the recipe has no [{stage.sections[0]}] section, which `{name}` needs. Add one.")
     job = _job(stage, recipe, workspace)
+    here = workspace.doing(job)
+    here.recover()
     if workspace.own(stage.writes) and workspace.manifest(stage.writes)["key"] == job.key:
         return False
     forget_peak()
-    importlib.import_module(stage.module).run(recipe, workspace.doing(job))
+    importlib.import_module(stage.module).run(recipe, here)
     return True
 
 
@@ -162,7 +164,6 @@ def control_folders(recipe: Recipe, workspace: Workspace) -> dict[str, Workspace
 def _run_control(name: str, recipe: Recipe, workspace: Workspace) -> None:
     control = control_folders(recipe, workspace)[name]
     changed = CONTROLS[name](recipe, workspace, control)
-    _write_recipe(changed, control)
     for stage_name in CONTROL_STAGES[name]:
         _announce(f"      control {name}: {stage_name}", BY_NAME[stage_name], changed, control)
 
@@ -170,7 +171,7 @@ def _run_control(name: str, recipe: Recipe, workspace: Workspace) -> None:
 def _placebo(recipe: Recipe, workspace: Workspace, control: Workspace) -> Recipe:
     """The same pipeline on rankings shuffled within each prompt. Its reward model knows nothing, so the gate is off."""
     assert recipe.rank and recipe.ppo
-    return recipe.model_copy(
+    changed = recipe.model_copy(
         update={
             "rank": recipe.rank.model_copy(update={"shuffled": True}),
             "ppo": recipe.ppo.model_copy(update={"gate": False}),
@@ -178,6 +179,8 @@ def _placebo(recipe: Recipe, workspace: Workspace, control: Workspace) -> Recipe
             "evaluate": None,
         }
     )
+    _write_recipe(changed, control)
+    return changed
 
 
 def _sft_continued(recipe: Recipe, workspace: Workspace, control: Workspace) -> Recipe:
@@ -196,15 +199,16 @@ def _sft_continued(recipe: Recipe, workspace: Workspace, control: Workspace) -> 
         rate = recipe.sft.steps / max(workspace.manifest("sft")["seconds"], 0.01)
         seconds = sum(workspace.manifest(a)["seconds"] for a in ("reward", "ppo"))
         steps = max(recipe.sft.warmup_steps + 1, math.ceil(rate * seconds))
-        control.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(note, basis)
-    return recipe.model_copy(
+    changed = recipe.model_copy(
         update={
             "sft": recipe.sft.model_copy(update={"start": "sft", "steps": steps}),
             "controls": None,
             "evaluate": None,
         }
     )
+    _write_recipe(changed, control)
+    write_atomically(note, basis)  # after the recipe that it vouches for
+    return changed
 
 
 CONTROLS = {"placebo": _placebo, "sft_continued": _sft_continued}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from palate.errors import NotFinite
+from palate.errors import BrokenArtifact, NotFinite
 
 T = TypeVar("T")
 
@@ -23,18 +24,27 @@ T = TypeVar("T")
 class Metrics:
     """Append-only numbers of one stage; one JSON object per line, each with its `step`."""
 
-    def __init__(self, path: Path, *, resume_after: int | None = None) -> None:
-        """Open `path`. resume_after: keep the lines up to this step and drop later ones; None starts afresh."""
+    def __init__(self, path: Path, *, resume_after: int = 0, gaps: bool = False) -> None:
+        """Open `path`, cut off behind its lines up to step `resume_after`; 0 starts afresh.
+
+        gaps: steps without a line are normal. Otherwise BrokenArtifact is raised when `resume_after` has none: the
+        saved state would go on behind a hole.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept: list[str] = []
-        if resume_after is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    if json.loads(line)["step"] <= resume_after:
-                        kept.append(line)
-                except (json.JSONDecodeError, KeyError, TypeError):
-                    break  # the line that was being written when the process died
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        kept, last = 0, 0
+        with path.open("a+b") as file:
+            file.seek(0)
+            for line in file:
+                step = _step(line)
+                if not resume_after or step is None or step > resume_after:
+                    break
+                kept, last = kept + len(line), step
+            file.truncate(kept)  # in place: whoever dies here leaves the old file or the new one
+        if last < resume_after and not gaps:
+            raise BrokenArtifact(
+                f"{path} ends at step {last}, but the saved state has done {resume_after} steps. Delete the stage's "
+                f".partial folder and run the same command again."
+            )
         self.path = path
 
     def log(self, step: int, **values: float | int | str) -> None:
@@ -45,12 +55,26 @@ class Metrics:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}, ensure_ascii=False) + "\n")
 
+    def sync(self) -> None:
+        """Have what was logged on the disk, before a state is saved that counts on it."""
+        with self.path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _step(line: bytes) -> int | None:
+    """The step of a line; None for one that was being written when the process died."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics file, oldest first; an empty list when there is none."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    # Not splitlines(): an answer may hold U+2028 or U+0085, which JSON leaves bare and which end no line of this file.
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 def say(text: str) -> None:

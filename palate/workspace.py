@@ -44,6 +44,10 @@ FOLDERS = {
 """Artifact -> its folder in a run. The numbers make a directory listing read like the recipe."""
 
 MANIFEST = "manifest.json"
+ATTEMPT = "attempt.json"
+"""In an artifact in the making: the key it is made for, and the seconds spent on it so far."""
+RESUME = "resume"
+"""In an artifact in the making: the folder of what a killed stage goes on from."""
 VERSION = 2
 """Of the layout of artifacts; part of every key, so that a change of layout makes old artifacts stale."""
 
@@ -142,34 +146,25 @@ class Workspace:
         """
         job = self.job
         assert job is not None
-        partial, final = self.partial, self.path(job.artifact)
-        started, note = time.time(), partial / "attempt.json"
-        spent = 0.0
+        partial = self.partial
         try:
-            if partial.exists():
-                attempt = _read_json(note)
-                if attempt.get("key") != job.key:
-                    shutil.rmtree(partial)
-                spent = float(attempt.get("seconds", 0.0)) if partial.exists() else 0.0
+            attempt = _read_json(partial / ATTEMPT)
+            if partial.exists() and attempt.get("key") != job.key:
+                _discard(partial)
+                attempt = {}
             partial.mkdir(parents=True, exist_ok=True)
-            write_atomically(note, json.dumps({"key": job.key, "seconds": spent}))
+            for half in partial.rglob("*.writing"):
+                half.unlink()  # of a process that died in `write_atomically`
+            spent = {"key": job.key, "seconds": attempt.get("seconds", 0.0), "since": time.monotonic()}
+            write_atomically(partial / ATTEMPT, json.dumps(spent))
             try:
                 yield partial
             except BaseException:
                 with contextlib.suppress(OSError):
-                    write_atomically(note, json.dumps({"key": job.key, "seconds": spent + time.time() - started}))
+                    keep_time(partial)
                 raise
-            shutil.rmtree(partial / "resume", ignore_errors=True)
-            note.unlink()
-            self._seal(job, partial, spent + time.time() - started)
-            if final.exists():
-                outgoing = final.with_name(final.name + ".old")
-                shutil.rmtree(outgoing, ignore_errors=True)
-                final.rename(outgoing)
-                partial.rename(final)
-                shutil.rmtree(outgoing)
-            else:
-                partial.rename(final)
+            self._seal(job, partial, keep_time(partial))
+            self._put_in_place()
         except OSError as error:
             where = error.filename2 or error.filename or partial  # a copy's target is the second
             raise PalateError(
@@ -177,9 +172,37 @@ class Workspace:
                 f"permissions, then run the same command again: finished work is kept."
             ) from error
 
+    def recover(self) -> None:
+        """Bring to an end what a process began that died while it published this artifact."""
+        assert self.job is not None
+        final = self.path(self.job.artifact)
+        outgoing = final.with_name(final.name + ".old")
+        if outgoing.exists() and final.exists():
+            shutil.rmtree(outgoing)
+        elif outgoing.exists():
+            outgoing.rename(final)
+        if _read_json(self.partial / MANIFEST).get("key") == self.job.key:  # sealed: nothing is missing but the rename
+            self._put_in_place()
+
+    def _put_in_place(self) -> None:
+        assert self.job is not None
+        partial, final = self.partial, self.path(self.job.artifact)
+        outgoing = final.with_name(final.name + ".old")
+        if (partial / RESUME).exists():
+            shutil.rmtree(partial / RESUME)
+        (partial / ATTEMPT).unlink(missing_ok=True)
+        if final.exists():
+            final.rename(outgoing)
+        partial.rename(final)
+        sync(final.parent)
+        shutil.rmtree(outgoing, ignore_errors=True)
+
     def _seal(self, job: Job, folder: Path, seconds: float) -> None:
-        names = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-        files = {name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names}
+        paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ATTEMPT)
+        made = [p for p in paths if p.relative_to(folder).parts[0] != RESUME]
+        for path in (*made, folder):
+            sync(path)  # a manifest on the disk vouches for files on the disk
+        files = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in made}
         # What was made, without when or how fast: two runs of the same recipe have the same digest.
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
         manifest = {
@@ -211,7 +234,7 @@ class Workspace:
             try:
                 # The kernel lets go of it when the process dies, however it dies.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise FolderBusy(
                     f"{self.folder} is in use by another palate process; wait for it or stop it."
                 ) from None
@@ -246,6 +269,35 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, on the disk before anything counts on it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def keep_time(folder: Path) -> float:
+    """Seconds spent so far on the artifact in the making in `folder`, by this process and those that died before it;
+    noted there, so that they still count if this one dies, too. No change of the clock changes them."""
+    attempt = _read_json(folder / ATTEMPT)
+    if not attempt:
+        return 0.0
+    now = time.monotonic()
+    attempt |= {"seconds": attempt["seconds"] + now - attempt["since"], "since": now}
+    write_atomically(folder / ATTEMPT, json.dumps(attempt))
+    return float(attempt["seconds"])
+
+
+def _discard(partial: Path) -> None:
+    # What says that it can be used goes first, so that half of it is never taken for the whole.
+    for name in (MANIFEST, ATTEMPT):
+        (partial / name).unlink(missing_ok=True)
+    shutil.rmtree(partial)
 
 
 def peak_mb() -> float:

@@ -153,12 +153,14 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     with workspace.publish() as folder:
         done, extra = resume.load(folder, {"policy": policy, "critic": critic})
         log = Metrics(workspace.logs / "ppo.jsonl", resume_after=done)
-        views = Metrics(folder / "watched.jsonl", resume_after=done)
+        views = Metrics(folder / "watched.jsonl", resume_after=done, gaps=True)
 
         def watch(round_: int) -> None:
             _watch(round_, models, watched[:WATCHED], watched_ids[:WATCHED], settings, tokenizer, device, views, recipe)
 
         def save(round_: int, kept: dict[str, Any]) -> None:
+            log.sync()
+            views.sync()
             resume.save(folder, round_, {"policy": policy, "critic": critic}, kept)
 
         if done == 0:

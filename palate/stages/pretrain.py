@@ -48,6 +48,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         )
 
         def save(step: int) -> None:
+            log.sync()
             resume.save(folder, step, {"base": learner})
 
         train(learner, model, train_rows, held_out, settings, device, log, recipe.seed, done, save)

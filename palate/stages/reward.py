@@ -54,6 +54,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         log = Metrics(workspace.logs / "reward.jsonl", resume_after=done)
 
         def save(step: int) -> None:
+            log.sync()
             resume.save(folder, step, {"reward": learner})
 
         train(learner, model, train_groups, dev_groups, settings, device, log, recipe.seed, done, tokenizer.pad, save)

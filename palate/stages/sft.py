@@ -55,6 +55,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         log = Metrics(workspace.logs / "sft.jsonl", resume_after=done)
 
         def save(step: int) -> None:
+            log.sync()
             resume.save(folder, step, {"sft": learner})
 
         train(

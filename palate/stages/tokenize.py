@@ -66,7 +66,7 @@ def _write(
     with path.open("wb") as file:
         for start in range(0, len(texts), CHUNK):
             for ids in trained.encode_documents(texts[start : start + CHUNK]):
-                np.asarray(ids, dtype=kind).tofile(file)
+                file.write(np.asarray(ids, dtype=kind).tobytes())  # tofile() is silent when a full disk takes no more
                 lengths.append(len(ids))
             progress.advance(len(texts[start : start + CHUNK]))
     return {"file": path.name, "lengths": lengths, "text_bytes": sum(len(t.encode()) for t in texts)}

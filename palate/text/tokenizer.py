@@ -99,7 +99,8 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`."""
-        self._backend.save(str(folder / FILES[0]))
+        # Not its save(), whose errors are bare Exceptions.
+        (folder / FILES[0]).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
         (folder / FILES[1]).write_text(json.dumps(self.config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

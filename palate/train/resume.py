@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from palate.train.update import Learner
+from palate.workspace import RESUME, keep_time, sync
 
-FILE = "resume/state.pt"
+FILE = f"{RESUME}/state.pt"
 
 
 def save(folder: Path, step: int, learners: Mapping[str, Learner], extra: Mapping[str, Any] | None = None) -> None:
-    """Replace the state in `folder` (an artifact in the making) at once or not at all."""
+    """Replace the state in `folder` (an artifact in the making) at once or not at all; the time spent is kept, too."""
     path = folder / FILE
     path.parent.mkdir(exist_ok=True)
     beside = path.with_suffix(".writing")
@@ -37,6 +38,8 @@ def save(folder: Path, step: int, learners: Mapping[str, Learner], extra: Mappin
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+    sync(path.parent)
+    keep_time(folder)
 
 
 def load(folder: Path, learners: Mapping[str, Learner]) -> tuple[int, dict[str, Any]]:
