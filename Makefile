@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # PyTorch's public CPU index when it answers within five seconds, otherwise whatever the configured index gives.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check bench oracles clean
+.PHONY: demo test test-slow check bench oracles trl clean
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
@@ -27,6 +27,10 @@ bench: .venv/ready
 oracles: .venv/ready
 	.venv/bin/python tests/oracles/tiny_shakespeare.py $(TEXT)
 
+# TRL's objectives beside ours (docs/objectives.md). Its environment reads the packages of .venv and adds TRL to them.
+trl: .venv-trl/ready
+	TRL_EXPERIMENTAL_SILENCE=1 .venv-trl/bin/python tests/oracles/trl_agrees.py
+
 # Never touches feedback.sqlite: people's work outlives runs.
 clean:
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache runs/*/
@@ -39,4 +43,11 @@ clean:
 	  then index="--index-url $(TORCH_CPU) --extra-index-url https://pypi.org/simple"; fi; \
 	  .venv/bin/pip install -q $$index -c constraints.txt torch
 	.venv/bin/pip install -q -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv-trl/ready: .venv/ready
+	.venv/bin/python -m venv .venv-trl
+	@echo "import site; site.addsitedir('$$(.venv/bin/python -c 'import site; print(site.getsitepackages()[0])')')" \
+	  > "$$(.venv-trl/bin/python -c 'import site; print(site.getsitepackages()[0])')/palate_environment.pth"
+	.venv-trl/bin/pip install -q -c constraints.txt trl==1.9.2 requests  # which TRL imports but does not name
 	@touch $@

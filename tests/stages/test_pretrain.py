@@ -11,11 +11,9 @@ import torch
 from palate import flow, metrics
 from palate.batches.shards import Shard
 from palate.device import Device
-from palate.errors import NotFinite
 from palate.measure.bits import ByteNgram, bits_per_byte
 from palate.recipe import Recipe
 from palate.train import resume
-from palate.train.update import Learner, update
 from palate.weights import folder as weights
 from palate.workspace import Workspace
 
@@ -57,35 +55,19 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(
     assert (workspace.logs / log).read_text() == (copy.logs / log).read_text()
 
 
-def test_not_a_number_stops_before_the_step() -> None:
-    model = torch.nn.Linear(2, 1)
-    learner = Learner(model, torch.optim.SGD(model.parameters(), lr=1.0))
-    before = model.weight.clone()
-
-    def objective(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return (model(x) * math.nan).sum(), torch.tensor(1.0)
-
-    with pytest.raises(NotFinite, match="pretrain 7"):
-        update(learner, [torch.ones(1, 2)], objective, lr=1.0, max_norm=1.0, name="pretrain 7")
-    assert torch.equal(model.weight, before)
-
-
-def test_micro_batches_do_not_change_the_step() -> None:
-    x, y = torch.randn(6, 3), torch.randn(6, 1)
-
-    def stepped(cuts: list[int]) -> torch.Tensor:
-        torch.manual_seed(0)
-        model = torch.nn.Linear(3, 1)
-        learner = Learner(model, torch.optim.SGD(model.parameters(), lr=1.0))
-
-        def objective(rows: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-            return ((model(rows[0]) - rows[1]) ** 2).sum(), torch.tensor(float(len(rows[0])))
-
-        micro = zip(x.split(cuts), y.split(cuts), strict=True)
-        update(learner, micro, objective, lr=0.1, max_norm=100.0, name="x")
-        return model.weight.detach()
-
-    torch.testing.assert_close(stepped([6]), stepped([1, 3, 2]))
+@pytest.mark.slow
+def test_the_same_seed_writes_the_same_metrics(small_run: Made, tmp_path: Path) -> None:
+    """pretrain, sft and reward once more from the same inputs; another seed writes others."""
+    recipe, workspace = small_run
+    for seed in (recipe.seed, recipe.seed + 1):
+        copy = Workspace(tmp_path / str(seed))
+        shutil.copytree(workspace.folder, copy.folder, ignore=shutil.ignore_patterns("controls"))
+        for stage, artifact in (("pretrain", "base"), ("sft", "sft"), ("reward", "reward")):
+            shutil.rmtree(copy.path(artifact))
+            (copy.logs / f"{stage}.jsonl").unlink()
+            assert flow.run_stage(stage, recipe.model_copy(update={"seed": seed}), copy)
+            logs = [(w.logs / f"{stage}.jsonl").read_bytes() for w in (workspace, copy)]
+            assert (logs[0] == logs[1]) == (seed == recipe.seed), stage
 
 
 def test_bits_per_byte_of_a_uniform_model(small_run: Made) -> None:

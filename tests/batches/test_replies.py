@@ -1,0 +1,91 @@
+"""What stands on PAD, and how much of it there is, counts nowhere."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from palate.batches.packed import pack
+from palate.batches.replies import Replies, lay_out
+from palate.device import Device, generator
+from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_scores
+from palate.nn.config import Shape
+from palate.nn.transformer import LanguageModel, ScalarModel, Trunk
+from palate.objectives.next_token import next_token_loss
+
+CPU = Device("cpu", torch.float32)
+SHAPE = Shape(vocab=50, layers=2, dim=16, heads=2, kv_heads=1, hidden=32, context=32)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Replies:
+    rng = random.Random(0)
+    prompts, replies = ([[rng.randrange(9, 50) for _ in range(n)] for n in ns] for ns in ((2, 7, 1, 4), (9, 1, 3, 6)))
+    return lay_out(prompts, replies, pad=0)
+
+
+def networks() -> tuple[LanguageModel, ScalarModel]:
+    torch.manual_seed(0)
+    return LanguageModel(Trunk(SHAPE)), ScalarModel(Trunk(SHAPE), 5)
+
+
+def test_the_mask_is_the_replies(rows: Replies) -> None:
+    """Position t predicts token t + 1, so the mask begins on the prompt's last token and ends before the row's last."""
+    assert rows.mask.sum(dim=1).tolist() == [9, 1, 3, 6]
+    for row, (prompt, reply) in enumerate(zip((2, 7, 1, 4), (9, 1, 3, 6))):
+        counted = rows.targets[row][rows.mask[row] == 1]
+        assert torch.equal(counted, rows.ids[row, prompt : prompt + reply])
+
+
+@pytest.mark.parametrize("wider", [0, 5])
+def test_padding_changes_no_log_prob_entropy_or_score(rows: Replies, wider: int) -> None:
+    """Other ids on PAD, and more of it."""
+    model, scorer = networks()
+    padding = torch.nn.functional.pad
+    ids, segments = padding(rows.ids, (0, wider)), padding(rows.segments, (0, wider))
+    other = torch.where(segments == 0, torch.randint(1, 50, ids.shape, generator=generator("rubbish")), ids)
+    changed = Replies(other, segments, padding(rows.mask, (0, wider)))
+    assert (changed.ids[:, : rows.ids.shape[1]] != rows.ids).any()
+    logp, again = (reply_logp(model, r, temperature=0.7, device=CPU) for r in (rows, changed))
+    torch.testing.assert_close(again[:, : logp.shape[1]], logp, rtol=1e-5, atol=1e-6)
+    assert (again[changed.mask == 0] == 0).all() and (logp[rows.mask == 1] < 0).all()
+    _, spread = reply_logp_and_entropy(model, rows, temperature=0.7, device=CPU)
+    _, spread_too = reply_logp_and_entropy(model, changed, temperature=0.7, device=CPU)
+    torch.testing.assert_close(spread_too.sum(dim=1), spread.sum(dim=1), rtol=0, atol=1e-5)
+    for pooling in ("mean", "last"):
+        scores, scores_too = (reply_scores(scorer, r, pooling=pooling, device=CPU) for r in (rows, changed))
+        torch.testing.assert_close(scores_too, scores, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_does_not_see_its_neighbours(rows: Replies) -> None:
+    model, scorer = networks()
+    logp = reply_logp(model, rows, temperature=1.0, device=CPU)
+    scores = reply_scores(scorer, rows, pooling="mean", device=CPU)
+    for number in range(len(rows)):
+        one = rows.rows([number])
+        alone = reply_logp(model, one.cut(one.longest), temperature=1.0, device=CPU)
+        torch.testing.assert_close(alone[0], logp[number, : one.longest - 1], rtol=1e-5, atol=1e-6)
+        score = reply_scores(scorer, one.cut(one.longest), pooling="mean", device=CPU)
+        torch.testing.assert_close(score[0], scores[number], rtol=1e-5, atol=1e-6)
+
+
+def test_padding_of_packed_rows_changes_no_loss() -> None:
+    """The network reads rubbish on PAD and is asked for rubbish there; loss and gradient stay as they were."""
+    model, _ = networks()
+    rng = random.Random(1)
+    texts = [[rng.randrange(9, 50) for _ in range(n)] for n in (12, 7, 20, 3)]
+    packed = pack([(text, [1] * len(text)) for text in texts], width=24, pad=0)
+    empty = packed.segments == 0
+    assert empty.any() and packed.weights.sum() == sum(len(text) - 1 for text in texts)
+    rubbish = torch.randint(1, 50, empty.shape, generator=generator("rubbish"))
+    changed = dataclasses.replace(
+        packed, ids=torch.where(empty, rubbish, packed.ids), targets=torch.where(empty, rubbish, packed.targets)
+    )
+    results = []
+    for given in (packed, changed):
+        loss, _ = next_token_loss(model(given.ids, given.segments), given.targets, given.weights)
+        results.append((loss.detach(), torch.autograd.grad(loss, list(model.parameters()))))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-5)
+    split = [next_token_loss(model(p.ids, p.segments), p.targets, p.weights)[0] for p in packed.split(1)]
+    torch.testing.assert_close(sum(split).detach(), results[0][0])  # type: ignore[union-attr]
