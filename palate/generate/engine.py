@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from palate.device import Device
-from palate.nn.attention import Cache
+from palate.nn.attention import Cache, causal_mask
 from palate.nn.transformer import LanguageModel
 
 BATCH_ROWS = 512  # rows decoded together; more no longer helps on two cores (docs/log.md)
@@ -107,7 +107,7 @@ def _decode(
     ids, real, uniforms = (t.to(device.torch) for t in (ids, real, uniforms.flatten(0, 1)))
     positions = (real.cumsum(dim=1) - 1).clamp(min=0)
     cache = Cache(model.shape, len(prompts), like=_cache_like(model, device))
-    hidden = model.trunk.run(ids, positions, _prompt_mask(real, cache.room(longest)), cache)
+    hidden = model.trunk.run(ids, positions, _prompt_mask(real, cache.room(longest), model.shape.window), cache)
     logits = model.head(hidden[:, -1]).repeat_interleave(answers, dim=0)
     cache.repeat(answers)
     # (rows, 1, 1, room): padding stays unseen, a column of the answer is seen from when it is written.
@@ -131,6 +131,7 @@ def _decode(
             rows, token, position, blocked, alive = (t[keep] for t in (rows, token, position, blocked, alive))
             cache.keep(keep)
         blocked[..., cache.length] = 0
+        blocked[..., : _first_seen(cache.length, model.shape.window)] = -math.inf
         mask = blocked[..., : cache.room(1)]
         hidden = model.trunk.run(token.unsqueeze(1), position.unsqueeze(1), mask, cache)
         logits = model.head(hidden[:, -1])
@@ -147,14 +148,15 @@ def _cache_like(model: LanguageModel, device: Device) -> Tensor:
     return model.trunk.embed.weight.new_zeros(0, dtype=device.dtype)
 
 
-def _prompt_mask(real: Tensor, room: int) -> Tensor:
+def _prompt_mask(real: Tensor, room: int, window: int | None) -> Tensor:
     """Additive mask (rows, 1, time, room) for left-padded prompts; padding looks at itself only."""
-    time = real.shape[1]
-    past = torch.ones(time, time, dtype=torch.bool, device=real.device).tril()
-    itself = torch.eye(time, dtype=torch.bool, device=real.device)
-    allowed = (past & real[:, None, :] & real[:, :, None]) | itself
-    mask = torch.zeros(allowed.shape, device=real.device).masked_fill_(~allowed, -math.inf).unsqueeze(1)
-    return F.pad(mask, (0, room - time), value=-math.inf)
+    mask = causal_mask(real.long(), window)
+    return F.pad(mask, (0, room - real.shape[1]), value=-math.inf)
+
+
+def _first_seen(column: int, window: int | None) -> int:
+    """The first column that the token in `column` looks at."""
+    return 0 if window is None else max(0, column + 1 - window)
 
 
 @torch.no_grad()
@@ -174,7 +176,7 @@ def stream(
     cache = Cache(model.shape, 1, like=_cache_like(model, device))
     ids = torch.tensor([list(prompt)], device=device.torch)
     positions = torch.arange(len(prompt), device=device.torch).unsqueeze(0)
-    mask = _prompt_mask(torch.ones_like(ids, dtype=torch.bool), cache.room(len(prompt)))
+    mask = _prompt_mask(torch.ones_like(ids, dtype=torch.bool), cache.room(len(prompt)), model.shape.window)
     for _ in range(steps):
         with device.products():
             logits = model.head(model.trunk.run(ids, positions, mask, cache)[:, -1])
@@ -185,4 +187,4 @@ def stream(
         ids = torch.tensor([[token]], device=device.torch)
         positions = torch.tensor([[cache.length]], device=device.torch)
         mask = torch.full((1, 1, 1, cache.room(1)), -math.inf, device=device.torch)
-        mask[..., : cache.length + 1] = 0
+        mask[..., _first_seen(cache.length, model.shape.window) : cache.length + 1] = 0

@@ -1,67 +1,21 @@
-"""Rotary positions, masks, the key-value cache and attention."""
+"""Masks, the key-value cache and attention."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from palate.nn.config import Shape
+from palate.nn.norms import Norm
+from palate.nn.rotary import rotate
 
 
-class Rotary:
-    """Cosines and sines of rotary position embeddings (Su et al. 2021, "RoFormer", eq. 34), in the half-split layout
-    of Hugging Face's LLaMA. Plain tensors, not parameters: they are made anew from the shape."""
-
-    def __init__(self, shape: Shape) -> None:
-        frequencies = shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim)
-        angles = torch.outer(torch.arange(shape.context, dtype=torch.float32), frequencies)  # (context, head_dim / 2)
-        self.cos, self.sin = angles.cos(), angles.sin()
-
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """(cos, sin) for positions (batch, time), shaped (batch, time, 1, head_dim / 2) to go with heads."""
-        if self.cos.device != positions.device:
-            self.cos, self.sin = self.cos.to(positions.device), self.sin.to(positions.device)
-        return self.cos[positions].unsqueeze(2), self.sin[positions].unsqueeze(2)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x (batch, time, heads, head_dim) turned by its positions, in x's dtype."""
-    turned: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
-    return turned
-
-
-class _Rotate(torch.autograd.Function):
-    """Turning by an angle; its gradient is turning back. Written out because autograd's way through slices and
-    concatenations touches every number three times as often."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return _turn(upstream, cos, -sin), None, None
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    left, right = turned.chunk(2, dim=-1)
-    torch.mul(first, cos, out=left).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=right).addcmul_(first, sin)
-    return turned
-
-
-def causal_mask(segments: Tensor) -> Tensor:
-    """What each position may look at, as an additive mask (batch, 1, time, time) of 0 and -inf.
+def causal_mask(segments: Tensor, window: int | None = None) -> Tensor:
+    """What each position may look at, as an additive mask (batch, 1, time, time) of 0 and -inf: itself and what came
+    before it, or the last `window` of these.
 
     segments (batch, time): positions with the same number belong to one text; 0 is padding, which looks at itself
     only, so that no row of a softmax is empty.
@@ -69,6 +23,8 @@ def causal_mask(segments: Tensor) -> Tensor:
     time = segments.shape[1]
     same = segments[:, :, None] == segments[:, None, :]
     past = torch.ones(time, time, dtype=torch.bool, device=segments.device).tril()
+    if window is not None:
+        past = past.triu(1 - window)
     itself = torch.eye(time, dtype=torch.bool, device=segments.device)
     padding = (segments == 0)[:, :, None]
     allowed = (same & past & ~padding) | itself
@@ -118,22 +74,30 @@ class Cache:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with grouped queries (Ainslie et al. 2023)."""
+    """Causal self-attention (Vaswani et al. 2017, eq. 1) with grouped queries (Ainslie et al. 2023)."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = shape.heads, shape.kv_heads, shape.head_dim
         # One product for queries, keys and values; on disk they are three matrices with Hugging Face's names.
-        self.qkv = nn.Linear(shape.dim, (shape.heads + 2 * shape.kv_heads) * shape.head_dim, bias=False)
-        self.out = nn.Linear(shape.heads * shape.head_dim, shape.dim, bias=False)
+        self.qkv = nn.Linear(shape.dim, (shape.heads + 2 * shape.kv_heads) * shape.head_dim, bias=shape.qkv_bias)
+        self.out = nn.Linear(shape.heads * shape.head_dim, shape.dim, bias=shape.out_bias)
+        self.query_norm = Norm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
+        self.key_norm = Norm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
 
     def forward(
-        self, x: Tensor, mask: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int
+        self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor] | None, cache: Cache | None, layer: int
     ) -> Tensor:  # (batch, time, dim)
         batch, time, _ = x.shape
         read = self.qkv(x).view(batch, time, self.heads + 2 * self.kv_heads, self.head_dim)
         value = read[:, :, -self.kv_heads :].transpose(1, 2)
-        turned = rotate(read[:, :, : -self.kv_heads], cos, sin).transpose(1, 2)
+        turned = read[:, :, : -self.kv_heads]
+        if self.query_norm is not None and self.key_norm is not None:
+            normed = self.query_norm(turned[:, :, : self.heads]), self.key_norm(turned[:, :, self.heads :])
+            turned = torch.cat(normed, dim=2).to(read.dtype)
+        if angles is not None:  # otherwise positions were added to the embeddings
+            turned = rotate(turned, *angles)
+        turned = turned.transpose(1, 2)
         query, key = turned[:, : self.heads], turned[:, self.heads :]  # each (batch, heads, time, head_dim)
         if cache is not None:
             key, value = cache.extend(layer, key, value)

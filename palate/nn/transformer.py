@@ -1,8 +1,8 @@
-"""The decoder (Touvron et al. 2023, "LLaMA") and the heads that make it a language model or a scorer.
+"""The decoder and the heads that make it a language model or a scorer.
 
-How it differs from Vaswani et al. 2017: normalisation before each layer (RMSNorm, Zhang & Sennrich 2019), rotary
-positions, a gated feed-forward (SwiGLU, Shazeer 2020), no biases, no dropout. A reward model is another type, not a
-flag.
+One network, and a `Shape` that says which parts it is made of: LLaMA's (Touvron et al. 2023) by default, that is
+normalisation before each layer (RMSNorm), rotary positions, a gated feed-forward (SwiGLU), no biases; or Mistral's,
+Qwen's or GPT-2's (`palate/weights/families.py`). Never dropout. A reward model is another type, not a flag.
 """
 
 from __future__ import annotations
@@ -13,34 +13,40 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palate.nn.attention import Attention, Cache, Rotary, causal_mask
+from palate.nn.attention import Attention, Cache, causal_mask
 from palate.nn.config import Shape
+from palate.nn.norms import norm
+from palate.nn.rotary import Rotary
 
 
-class Norm(nn.Module):
-    """RMSNorm: x / rms(x) * weight, computed in float32."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), self.weight.shape, self.weight, self.eps)
-
-
-class FeedForward(nn.Module):
-    """SwiGLU: (silu(x W_gate) * x W_up) W_down."""
+class SwiGLU(nn.Module):
+    """(silu(x W_gate) * x W_up) W_down (Shazeer 2020, eq. 6)."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         # Gate and up in one product; on disk they are two matrices with Hugging Face's names.
-        self.gate_up = nn.Linear(shape.dim, 2 * shape.hidden, bias=False)
-        self.down = nn.Linear(shape.hidden, shape.dim, bias=False)
+        self.gate_up = nn.Linear(shape.dim, 2 * shape.hidden, bias=shape.feed_forward_bias)
+        self.down = nn.Linear(shape.hidden, shape.dim, bias=shape.feed_forward_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+
+
+class Gelu(nn.Module):
+    """gelu(x W_up) W_down, with the tanh form of GELU (Hendrycks & Gimpel 2016, section 2) that GPT-2 was trained
+    with."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.up = nn.Linear(shape.dim, shape.hidden, bias=shape.feed_forward_bias)
+        self.down = nn.Linear(shape.hidden, shape.dim, bias=shape.feed_forward_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))  # type: ignore[no-any-return]
+
+
+FEED_FORWARDS = {"swiglu": SwiGLU, "gelu": Gelu}
 
 
 class Block(nn.Module):
@@ -48,13 +54,15 @@ class Block(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.norm_attention = Norm(shape.dim, shape.norm_eps)
+        self.norm_attention = norm(shape)
         self.attention = Attention(shape)
-        self.norm_feed_forward = Norm(shape.dim, shape.norm_eps)
-        self.feed_forward = FeedForward(shape)
+        self.norm_feed_forward = norm(shape)
+        self.feed_forward = FEED_FORWARDS[shape.feed_forward](shape)
 
-    def forward(self, x: Tensor, mask: Tensor, cos: Tensor, sin: Tensor, cache: Cache | None, layer: int) -> Tensor:
-        x = x + self.attention(self.norm_attention(x), mask, cos, sin, cache, layer)
+    def forward(
+        self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor] | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        x = x + self.attention(self.norm_attention(x), mask, angles, cache, layer)
         return x + self.feed_forward(self.norm_feed_forward(x))  # type: ignore[no-any-return]
 
 
@@ -65,26 +73,32 @@ class Trunk(nn.Module):
         super().__init__()
         self.shape = shape
         self.embed = nn.Embedding(shape.vocab, shape.dim)
+        # Where a token stands is either added to its embedding (GPT-2) or turns queries and keys.
+        self.place = nn.Embedding(shape.context, shape.dim) if shape.positions == "learned" else None
+        self.rotary = Rotary(shape) if shape.positions == "rotary" else None
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
-        self.norm = Norm(shape.dim, shape.norm_eps)
-        self.rotary = Rotary(shape)
+        self.norm = norm(shape)
 
     def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:  # (batch, time, dim)
         """ids (batch, time). segments (batch, time) says which text each position belongs to, 0 is padding;
         None means every row is one text. Positions count from the start of each text."""
         if segments is None:
             segments = torch.ones_like(ids)
-        return self.run(ids, positions_in(segments), causal_mask(segments))
+        return self.run(ids, positions_in(segments), causal_mask(segments, self.shape.window))
 
     def run(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
         """The forward pass with positions (batch, time) and additive mask given: (batch, 1, time, time), or with a
         cache (batch, 1, time, its room)."""
-        cos, sin = self.rotary.at(positions)
         x = self.embed(ids)
+        if self.place is not None:
+            x = x + self.place(positions)
+        angles = self.rotary.at(positions) if self.rotary is not None else None
         if torch.is_autocast_enabled(ids.device.type):
-            mask, cos, sin = (t.to(torch.get_autocast_dtype(ids.device.type)) for t in (mask, cos, sin))
+            dtype = torch.get_autocast_dtype(ids.device.type)
+            mask = mask.to(dtype)
+            angles = (angles[0].to(dtype), angles[1].to(dtype)) if angles is not None else None
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, cos, sin, cache, layer)
+            x = block(x, mask, angles, cache, layer)
         if cache is not None:
             cache.length += ids.shape[1]
         return self.norm(x)  # type: ignore[no-any-return]
@@ -159,9 +173,11 @@ def initialise(model: nn.Module, shape: Shape, rng: torch.Generator) -> None:
     """Every initial weight of a fresh network, in one place.
 
     Normal with std 0.02, and 0.02/sqrt(2 layers) for the matrices that write to the residual stream, so that its size
-    does not grow with depth (Radford et al. 2019, section 2.3). Norm weights stay 1.
+    does not grow with depth (Radford et al. 2019, section 2.3). Biases are 0, norm weights stay 1.
     """
     for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            nn.init.zeros_(parameter)
         if parameter.dim() < 2:
             continue
         writes = name.endswith(("attention.out.weight", "feed_forward.down.weight"))

@@ -1,27 +1,29 @@
 """A model folder <-> the network. Every folder we write is a Hugging Face folder: config.json, model.safetensors,
-generation_config.json and the tokenizer's files. Inside, some weights are fused for speed; on disk they have the names
-of transformers' LLaMA."""
+generation_config.json and the tokenizer's files. `families` says what the names in it mean."""
 
 from __future__ import annotations
 
 import errno
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from palate.errors import BadInput, Unsupported
 from palate.nn.config import Shape
-from palate.nn.transformer import Block, LanguageModel, ScalarModel, Trunk
+from palate.nn.transformer import LanguageModel, ScalarModel, Trunk
+from palate.weights.families import FAMILIES, Family, Place
 
-ARCHITECTURES = ("LlamaForCausalLM", "LlamaForSequenceClassification")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+"""Large models lie in several files; this one says which tensor is in which."""
 
 
 def save_language_model(
@@ -31,11 +33,11 @@ def save_language_model(
 
     stops: ids at which generation ends; ids: {"pad": .., "bos": .., "eos": ..}.
     """
-    config = _config(model.shape, "LlamaForCausalLM", ids)
-    tensors = _to_disk(model.trunk, prefix="model.")
+    family = FAMILIES[model.shape.family]
+    tensors = _to_disk(model.trunk, family)
     if not model.shape.tied:
         tensors["lm_head.weight"] = model.head.weight
-    _write(folder, config, tensors, tokenizer)
+    _write(folder, _config(model.shape, family.language_model, ids), tensors, tokenizer)
     generation = {
         "bos_token_id": ids["bos"],
         "eos_token_id": list(stops),
@@ -56,32 +58,49 @@ def save_scalar_model(
 ) -> None:
     """Write a scoring model as a sequence-classification folder, one label per score; `extra` goes into config.json
     under "palate"."""
-    config = _config(model.shape, "LlamaForSequenceClassification", ids)
+    family = FAMILIES[model.shape.family]
+    config = _config(model.shape, family.scorer, ids)
     config["num_labels"] = len(labels)
     config["id2label"] = {str(i): name for i, name in enumerate(labels)}
     config["label2id"] = {name: i for i, name in enumerate(labels)}
     config["palate"] = dict(extra)
-    _write(folder, config, {**_to_disk(model.trunk, prefix="model."), "score.weight": model.score.weight}, tokenizer)
+    _write(folder, config, {**_to_disk(model.trunk, family), "score.weight": model.score.weight}, tokenizer)
 
 
 def load_language_model(folder: Path) -> LanguageModel:
-    """The language model in a folder of ours or of transformers (LLaMA). Raises BadInput or Unsupported."""
-    config, tensors = _read(folder, "LlamaForCausalLM")
-    model = LanguageModel(Trunk(_shape(config, folder)))
-    state = {f"trunk.{k}": v for k, v in _from_disk(tensors, model.shape, folder).items()}
-    state["head.weight"] = tensors["model.embed_tokens.weight" if model.shape.tied else "lm_head.weight"]
-    model.load_state_dict(state)
+    """The language model in a folder of ours or of transformers. Raises BadInput or Unsupported, whose message names
+    what is supported."""
+    config, family = _read_config(folder, {f.language_model: f for f in FAMILIES.values()})
+    shape = _shape(config, family, folder)
+    tensors = _read_tensors(folder)
+    with torch.device("meta"):  # no memory, no random numbers: the file's tensors take these places
+        model = LanguageModel(Trunk(shape))
+    state = _trunk_state(tensors, model.trunk, family, folder)
+    if shape.tied:
+        tensors.pop("lm_head.weight", None)
+        state["head.weight"] = state["trunk.embed.weight"]
+    else:
+        state["head.weight"] = _take(tensors, "lm_head.weight", model.head.weight.shape, folder)
+    _fill(model, state, left=tensors, family=family, folder=folder)
+    if shape.tied:
+        model.head.weight = model.trunk.embed.weight
     return model
 
 
 def load_scalar_model(folder: Path) -> tuple[ScalarModel, dict[str, Any]]:
-    """The scoring model in `folder` and what its config holds under "palate"."""
-    config, tensors = _read(folder, "LlamaForSequenceClassification")
-    model = ScalarModel(Trunk(_shape(config, folder)), len(config["id2label"]))
-    state = {f"trunk.{k}": v for k, v in _from_disk(tensors, model.shape, folder).items()}
-    state["score.weight"] = tensors["score.weight"]
-    model.load_state_dict(state)
-    return model, dict(config.get("palate", {}))
+    """The scoring model in `folder` and what its config holds under "palate". Raises as `load_language_model`."""
+    config, family = _read_config(folder, {f.scorer: f for f in FAMILIES.values()})
+    shape = _shape(config, family, folder)
+    labels, extra = config.get("id2label"), config.get("palate", {})
+    if not isinstance(labels, dict) or not labels or not isinstance(extra, dict):
+        raise BadInput("config.json lacks or garbles 'id2label'.", folder, "Copy the folder again.")
+    tensors = _read_tensors(folder)
+    with torch.device("meta"):
+        model = ScalarModel(Trunk(shape), len(labels))
+    state = _trunk_state(tensors, model.trunk, family, folder)
+    state["score.weight"] = _take(tensors, "score.weight", model.score.weight.shape, folder)
+    _fill(model, state, left=tensors, family=family, folder=folder)
+    return model, extra
 
 
 def check_vocabulary(model: LanguageModel, vocab: int, folder: Path) -> None:
@@ -101,24 +120,14 @@ def trunk_copy(trunk: Trunk) -> Trunk:
     return copy
 
 
+# --- config.json ----------------------------------------------------------------------------------------------------
+
+
 def _config(shape: Shape, architecture: str, ids: Mapping[str, int]) -> dict[str, Any]:
     return {
         "architectures": [architecture],
-        "model_type": "llama",
-        "vocab_size": shape.vocab,
-        "hidden_size": shape.dim,
-        "intermediate_size": shape.hidden,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.head_dim,
-        "max_position_embeddings": shape.context,
-        "rope_theta": shape.rope_theta,
-        "rms_norm_eps": shape.norm_eps,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "tie_word_embeddings": shape.tied,
+        "model_type": shape.family,
+        **FAMILIES[shape.family].config(shape),
         "torch_dtype": "float32",
         "pad_token_id": ids["pad"],
         "bos_token_id": ids["bos"],
@@ -126,94 +135,103 @@ def _config(shape: Shape, architecture: str, ids: Mapping[str, int]) -> dict[str
     }
 
 
-def _shape(config: Mapping[str, Any], folder: Path) -> Shape:
-    scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    unsupported = [
-        name
-        for name, present in (
-            ("attention_bias", config.get("attention_bias")),
-            ("mlp_bias", config.get("mlp_bias")),
-            ("rope scaling", scaling.get("rope_type", scaling.get("type", "default")) != "default"),
-            (f"hidden_act {config.get('hidden_act')}", config.get("hidden_act", "silu") != "silu"),
-        )
-        if present
-    ]
-    if unsupported:
-        raise Unsupported(f"{folder}: {', '.join(unsupported)} is not supported yet.")
+def _read_config(folder: Path, wanted: Mapping[str, Family]) -> tuple[dict[str, Any], Family]:
+    """config.json and the family of its architecture, which must be one of `wanted`."""
     try:
-        heads = int(config["num_attention_heads"])
-        shape = Shape(
-            vocab=int(config["vocab_size"]),
-            layers=int(config["num_hidden_layers"]),
-            dim=int(config["hidden_size"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            hidden=int(config["intermediate_size"]),
-            context=int(config["max_position_embeddings"]),
-            rope_theta=float(config.get("rope_theta") or scaling.get("rope_theta") or 10_000.0),
-            norm_eps=float(config["rms_norm_eps"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"config.json lacks or garbles {error}.", folder, "Copy the folder again.") from None
-    if config.get("head_dim") not in (None, shape.head_dim):
-        raise Unsupported(
-            f"{folder}: head_dim {config['head_dim']} differs from hidden_size / heads, not supported yet."
-        )
-    return shape
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = str((config.get("architectures") or ["none"])[0])
+    except FileNotFoundError:
+        raise BadInput("there is no config.json.", folder, "Name a model folder (ours or Hugging Face's).") from None
+    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
+        raise BadInput("config.json is damaged.", folder, "Copy the folder again.") from None
+    if found in wanted:
+        if config.get("quantization_config"):
+            raise Unsupported(f"{folder}: quantised weights are not supported; take the folder in full precision.")
+        return dict(config), wanted[found]
+    if any(found in (f.language_model, f.scorer) for f in FAMILIES.values()):
+        raise BadInput(f"this is a {found}, expected one of {', '.join(wanted)}.", folder, "Name another model folder.")
+    raise Unsupported(f"{folder}: architecture {found} is not supported; supported are {', '.join(wanted)}.")
 
 
-def _to_disk(trunk: Trunk, prefix: str) -> dict[str, Tensor]:
-    tensors = {f"{prefix}embed_tokens.weight": trunk.embed.weight, f"{prefix}norm.weight": trunk.norm.weight}
-    for i, block in enumerate(cast(list[Block], trunk.blocks)):
-        at = f"{prefix}layers.{i}."
-        shape = trunk.shape
-        query, key, value = (
-            part.flatten(0, 1)
-            for part in block.attention.qkv.weight.view(-1, shape.head_dim, shape.dim).split_with_sizes(
-                (shape.heads, shape.kv_heads, shape.kv_heads)
-            )
-        )
-        gate, up = block.feed_forward.gate_up.weight.chunk(2)
-        tensors |= {
-            f"{at}self_attn.q_proj.weight": query,
-            f"{at}self_attn.k_proj.weight": key,
-            f"{at}self_attn.v_proj.weight": value,
-            f"{at}self_attn.o_proj.weight": block.attention.out.weight,
-            f"{at}mlp.gate_proj.weight": gate,
-            f"{at}mlp.up_proj.weight": up,
-            f"{at}mlp.down_proj.weight": block.feed_forward.down.weight,
-            f"{at}input_layernorm.weight": block.norm_attention.weight,
-            f"{at}post_attention_layernorm.weight": block.norm_feed_forward.weight,
-        }
+def _shape(config: Mapping[str, Any], family: Family, folder: Path) -> Shape:
+    try:
+        return family.shape(config, family.name)
+    except Unsupported as error:
+        raise Unsupported(f"{folder}: {error}") from None
+    except KeyError as error:
+        raise BadInput(f"config.json lacks {error}.", folder, "Copy the folder again.") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BadInput(f"config.json has a value that cannot be: {error}.", folder, "Copy the folder again.") from None
+
+
+# --- tensors --------------------------------------------------------------------------------------------------------
+
+
+def _to_disk(trunk: Trunk, family: Family) -> dict[str, Tensor]:
+    state, tensors = trunk.state_dict(), {}
+    for place in family.places(trunk.shape):
+        parts = state[place.ours].split(place.rows or len(state[place.ours]))
+        for name, part in zip(place.theirs, parts, strict=True):
+            tensors[family.prefix + name] = part.t() if place.transposed else part
     return tensors
 
 
-def _from_disk(tensors: Mapping[str, Tensor], shape: Shape, folder: Path) -> dict[str, Tensor]:
-    try:
-        state = {"embed.weight": tensors["model.embed_tokens.weight"], "norm.weight": tensors["model.norm.weight"]}
-        for i in range(shape.layers):
-            at, to = f"model.layers.{i}.", f"blocks.{i}."
-            state |= {
-                f"{to}attention.qkv.weight": torch.cat([tensors[f"{at}self_attn.{n}_proj.weight"] for n in "qkv"]),
-                f"{to}attention.out.weight": tensors[f"{at}self_attn.o_proj.weight"],
-                f"{to}feed_forward.gate_up.weight": torch.cat(
-                    [tensors[f"{at}mlp.{n}_proj.weight"] for n in ("gate", "up")]
-                ),
-                f"{to}feed_forward.down.weight": tensors[f"{at}mlp.down_proj.weight"],
-                f"{to}norm_attention.weight": tensors[f"{at}input_layernorm.weight"],
-                f"{to}norm_feed_forward.weight": tensors[f"{at}post_attention_layernorm.weight"],
-            }
-    except KeyError as error:
-        raise BadInput(f"model.safetensors has no tensor {error}.", folder, "Copy the folder again.") from None
-    return state
+def _trunk_state(tensors: dict[str, Tensor], trunk: Trunk, family: Family, folder: Path) -> dict[str, Tensor]:
+    """The trunk's tensors under our names, taken out of `tensors`."""
+    # Folders of a bare trunk (GPT-2's own) have no prefix.
+    prefix = family.prefix if any(name.startswith(family.prefix) for name in tensors) else ""
+    shapes = {name: parameter.shape for name, parameter in trunk.named_parameters()}
+
+    def read(place: Place) -> Tensor:
+        whole = shapes[place.ours]
+        parts = []
+        for name, rows in zip(place.theirs, place.rows or whole[:1], strict=True):
+            shape = (rows, *whole[1:])
+            part = _take(tensors, prefix + name, shape[::-1] if place.transposed else shape, folder)
+            parts.append(part.t() if place.transposed else part)
+        return parts[0].contiguous() if len(parts) == 1 else torch.cat(parts)
+
+    return {f"trunk.{place.ours}": read(place) for place in family.places(trunk.shape)}
+
+
+def _take(tensors: dict[str, Tensor], name: str, shape: Sequence[int], folder: Path) -> Tensor:
+    """The tensor `name` in float32, taken out of `tensors`. Raises BadInput when it is missing or cannot be right."""
+    found = tensors.pop(name, None)
+    if found is None:
+        raise BadInput(f"{WEIGHTS} has no tensor {name!r}.", folder, "Copy the folder again.")
+    if tuple(found.shape) != tuple(shape):
+        raise BadInput(
+            f"{name} is {tuple(found.shape)} in {WEIGHTS}, by config.json it is {tuple(shape)}.",
+            folder,
+            "Copy both from the same place.",
+        )
+    if not found.is_floating_point():
+        raise Unsupported(f"{folder}: {name} is {found.dtype}; only float32, float16 and bfloat16 weights are read.")
+    values = found.float()
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+        raise BadInput(f"{name} holds values that are not finite.", folder, "Copy or train the model again.")
+    return values
+
+
+def _fill(
+    model: nn.Module, state: Mapping[str, Tensor], *, left: Mapping[str, Tensor], family: Family, folder: Path
+) -> None:
+    """Put `state` into `model`. What is `left` of the file was understood by nobody: the config is another model's."""
+    unknown = sorted(name for name in left if not name.endswith(family.ignored or ("\0",)))
+    if unknown:
+        raise BadInput(
+            f"{WEIGHTS} holds {unknown[0]!r} and {len(unknown) - 1} more that config.json says nothing about.",
+            folder,
+            "Copy both from the same place.",
+        )
+    model.load_state_dict(state, assign=True)
 
 
 def _write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     whole = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
-    path = folder / "model.safetensors"
+    path = folder / WEIGHTS
     try:
         save_file(whole, path, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk for one
@@ -223,20 +241,24 @@ def _write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor
             shutil.copyfile(tokenizer / name, folder / name)
 
 
-def _read(folder: Path, architecture: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name in _weight_files(folder):
+        try:
+            tensors |= load_file(folder / name)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise BadInput(f"{name} cannot be read ({error}).", folder, "Copy the folder again.") from None
+    return tensors
+
+
+def _weight_files(folder: Path) -> Iterable[str]:
+    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
+        return [WEIGHTS]
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = (config.get("architectures") or ["none"])[0]
-    except FileNotFoundError:
-        raise BadInput("there is no config.json.", folder, "Name a model folder (ours or Hugging Face's).") from None
-    except (ValueError, AttributeError, UnicodeDecodeError):
-        raise BadInput("config.json is damaged.", folder, "Copy the folder again.") from None
-    if found not in ARCHITECTURES:
-        raise Unsupported(f"{folder}: architecture {found} is not supported; supported are {', '.join(ARCHITECTURES)}.")
-    if found != architecture:
-        raise BadInput(f"this is a {found}, expected a {architecture}.", folder, "Name another model folder.")
-    try:
-        tensors = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise BadInput(f"model.safetensors cannot be read ({error}).", folder, "Copy the folder again.") from None
-    return dict(config), tensors
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        names = sorted({str(name) for name in index["weight_map"].values()})
+    except (ValueError, AttributeError, TypeError, KeyError):
+        raise BadInput(f"{INDEX} is damaged.", folder, "Copy the folder again.") from None
+    if any(Path(name).name != name for name in names):
+        raise BadInput(f"{INDEX} names a file outside the folder.", folder, "Copy the folder again.")
+    return names
