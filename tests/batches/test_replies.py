@@ -58,6 +58,21 @@ def test_padding_changes_no_log_prob_entropy_or_score(rows: Replies, wider: int)
         torch.testing.assert_close(scores_too, scores, rtol=1e-5, atol=1e-6)
 
 
+def test_a_score_is_read_on_the_replys_own_tokens(rows: Replies) -> None:
+    """The position that has *read* a token scores it, so the end marker's is the last; its log-prob is one earlier."""
+    model, scorer = networks()
+    every, logits = scorer(rows.ids, rows.segments), model(rows.ids, rows.segments)
+    logp = reply_logp(model, rows, temperature=1.0, device=CPU)
+    for pooling in ("mean", "last"):
+        scores = reply_scores(scorer, rows, pooling=pooling, device=CPU)
+        for row, (prompt, reply) in enumerate(zip((2, 7, 1, 4), (9, 1, 3, 6))):
+            said = every[row, prompt : prompt + reply]
+            torch.testing.assert_close(scores[row], said.mean(dim=0) if pooling == "mean" else said[-1])
+            for t in range(prompt, prompt + reply):
+                wanted = logits[row, t - 1].log_softmax(dim=-1)[rows.ids[row, t]]
+                torch.testing.assert_close(logp[row, t - 1], wanted)
+
+
 def test_a_row_does_not_see_its_neighbours(rows: Replies) -> None:
     model, scorer = networks()
     logp = reply_logp(model, rows, temperature=1.0, device=CPU)
