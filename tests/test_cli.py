@@ -1,8 +1,16 @@
 """What people type, and what they are told when it cannot be."""
 
+import contextlib
+import os
 import resource
 import shutil
+import signal
 import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,9 +20,11 @@ from tests_small import SMALL
 import palate
 from palate import cli, flow
 from palate import recipe as recipes
-from palate.errors import BadInput, BrokenArtifact, FolderBusy
+from palate.errors import BadInput, BrokenArtifact, FolderBusy, PalateError
+from palate.feedback.store import open_store
 from palate.recipe import Recipe
-from palate.workspace import Workspace
+from palate.train import resume
+from palate.workspace import FOLDERS, MAKERS, Workspace
 
 Made = tuple[Recipe, Workspace]
 
@@ -101,18 +111,28 @@ def test_a_damaged_artifact_is_seen(small_run: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("stage", "artifact", "room"), [
+    ("tokenize", "tokens", 40_000),  # the shards
     ("pretrain", "base", 50_000),  # the resume state
     ("pretrain", "base", 300_000),  # the weights
     ("sample", "samples", 1_000),
     ("rankings", "rankings", 100_000),  # the feedback store
     ("evaluate", "report", 2_000),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ("collect", "corpus", 20_000),
+        ("tokenize", "tokens", 10_000),  # the tokenizer
+        ("write", "demonstrations", 100_000),
+        ("sft", "sft", 1_000),  # the log
+        ("sft", "sft", 100_000),
+        ("reward", "reward", 100_000),
+        ("ppo", "ppo", 1_000),
+        ("ppo", "ppo", 100_000),
+    )),
 ])  # fmt: skip
 def test_a_full_disk_keeps_what_is_finished(
     stage: str, artifact: str, room: int, small_run: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The system refuses to let a file grow beyond `room` bytes, which is how a full disk looks to a program."""
-    copy = Workspace(tmp_path / "copy")
-    shutil.copytree(small_run[1].folder, copy.folder)
+    copy = copy_of(small_run, tmp_path)
     shutil.rmtree(copy.path(artifact))
     store = small_run[1].folder.parent / "feedback.sqlite"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -124,17 +144,144 @@ def test_a_full_disk_keeps_what_is_finished(
     error = capsys.readouterr().err
     assert code == 1 and "Traceback" not in error
     assert "cannot write" in error or "cannot be written" in error
-    assert not copy.own(artifact) and copy.own("tokens") and store.is_file()
+    assert sum(copy.own(name) for name in FOLDERS) == len(FOLDERS) - 1 and store.is_file()
     assert call(stage, str(copy.folder)) == 0, "with room again it goes on"
+    same(small_run, copy, artifact)
 
 
-def test_ctrl_c(small_run: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("stage", "artifact", "closed", "told"), [
+    ("sft", "sft", "folders", "sft: cannot write"),
+    ("rankings", "rankings", "folders", "rank: cannot write"),
+    pytest.param("evaluate", "report", "folders", "evaluate: cannot write", marks=pytest.mark.slow),
+    ("sft", "sft", "run", "as a run folder: Permission denied"),
+    ("rankings", "rankings", "store", "the feedback store cannot be written"),
+])  # fmt: skip
+def test_what_becomes_read_only(
+    stage: str, artifact: str, closed: str, told: str, small_run: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        copy = copy_of(small_run, Path(home))
+        shutil.rmtree(copy.path(artifact))
+        (copy.folder / ".lock").touch()
+        store = Path(home) / "feedback.sqlite"
+        with open_store(f"sqlite:///{store}"):
+            pass  # it is there, and empty
+        inside = [copy.folder, *copy.folder.rglob("*")]
+        paths = {"folders": [p for p in inside if p.is_dir()], "run": inside, "store": [store]}
+        with read_only(Path(home), paths[closed]):
+            code = call(stage, str(copy.folder))
+        error = capsys.readouterr().err
+        assert code == PalateError.exit_code and told in error
+        assert error.count("\n") == 1 and "Traceback" not in error
+        assert sum(copy.own(name) for name in FOLDERS) == len(FOLDERS) - 1
+        assert call(stage, str(copy.folder)) == 0, "where it may write again it goes on"
+        same(small_run, copy, artifact)
+
+
+@contextlib.contextmanager
+def read_only(home: Path, closed: list[Path]) -> Iterator[None]:
+    """Inside, nobody may write to `closed`. Root may everywhere, so root is another user for as long, who owns
+    everything under `home`."""
+    root, somebody = os.geteuid() == 0, 65534
+    modes = {path: path.stat().st_mode for path in closed}
+    if root:
+        for path in (home, *home.rglob("*")):
+            os.chown(path, somebody, -1)
+    for path, mode in modes.items():
+        path.chmod(mode & ~0o222)
+    if root:
+        os.seteuid(somebody)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        for path, mode in modes.items():
+            path.chmod(mode)
+
+
+def test_a_second_process_changes_nothing(
+    small_run: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused before it writes, were it only the recipe; those who read or rank are let in."""
+    copy = copy_of(small_run, tmp_path)
+    folder, recipe = str(copy.folder), copy.folder / flow.RECIPE
+    other = tmp_path / "other.toml"
+    other.write_text(SMALL.replace("seed = 1", "seed = 2"))
+    before = recipe.read_bytes()
+    with copy.held():
+        for argv in (["run", str(other), "--run", folder], ["run", folder], ["sft", folder, "--set", "sft.steps=7"]):
+            assert call(*argv) == FolderBusy.exit_code
+            error = capsys.readouterr().err
+            assert f"{folder} is in use by another palate process" in error and error.count("\n") == 1
+        with pytest.raises(FolderBusy):
+            palate.run(other, folder)
+        assert recipe.read_bytes() == before
+        assert call("plan", folder) == 0
+        for argv, typed in ((["rank", folder, "--count", "1"], ["ba", "q"]), (["chat", folder], ["/quit"])):
+            answers = iter(typed)
+            monkeypatch.setattr("builtins.input", lambda _, answers=answers: next(answers))
+            assert call(*argv) == 0
+        assert "1 judgements kept" in capsys.readouterr().out
+
+
+def copy_of(made: Made, home: Path) -> Workspace:
+    """The run in another place under the same name, which is part of what is asked of people."""
+    copy = Workspace(home / made[1].folder.name)
+    shutil.copytree(made[1].folder, copy.folder)
+    return copy
+
+
+def same(made: Made, copy: Workspace, artifact: str) -> None:
+    if artifact != "report":  # it tells seconds
+        assert copy.manifest(artifact)["digest"] == made[1].manifest(artifact)["digest"]
+    stage = MAKERS[artifact]
+    if (made[1].logs / f"{stage}.jsonl").exists():
+        assert (copy.logs / f"{stage}.jsonl").read_bytes() == (made[1].logs / f"{stage}.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, cli.STOPPED), (signal.SIGTERM, cli.TERMINATED), (signal.SIGKILL, -9)]
+)
+def test_a_process_that_is_told_to_stop(sent: signal.Signals, code: int, small_run: Made, tmp_path: Path) -> None:
+    copy = copy_of(small_run, tmp_path)
+    shutil.rmtree(copy.path("base"))
+    state = copy.path("base").with_name("03-base.partial") / resume.FILE
+    process = subprocess.Popen(
+        [sys.executable, "-m", "palate.cli", "pretrain", str(copy.folder)], stderr=subprocess.PIPE, text=True
+    )
+    while not state.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(sent)
+    error = process.communicate()[1]
+    assert process.returncode == code and "Traceback" not in error
+    if sent != signal.SIGKILL:
+        assert error.endswith("palate: stopped. Finished work is kept; the same command goes on from here.\n")
+    assert not copy.own("base")
+    assert call("pretrain", str(copy.folder)) == 0
+    same(small_run, copy, "base")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, cli.STOPPED), (signal.SIGTERM, cli.TERMINATED)])
+def test_ctrl_c_and_sigterm(
+    sent: signal.Signals,
+    code: int,
+    small_run: Made,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def stopped(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), sent)
+        time.sleep(10)
 
     monkeypatch.setattr(flow, "run_stage", stopped)
-    assert call("ppo", str(small_run[1].folder)) == cli.STOPPED
-    assert "Finished work is kept" in capsys.readouterr().err
+    before = signal.getsignal(signal.SIGTERM)
+    assert call("ppo", str(small_run[1].folder)) == code
+    error = capsys.readouterr().err
+    assert "Finished work is kept" in error and error.strip().count("\n") == 0
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_recipe_comes_back_from_its_own_dump() -> None:
