@@ -9,10 +9,10 @@ the recipe. Then some settings change, so that finished artifacts are replaced, 
 of both must be equal byte for byte, and nothing may be left over.
 
 To make a kill cost a second, the process that is killed is forked from one that has imported everything. It runs
-`palate.cli.main`, with another state of every global random generator each time and a wall clock that jumps. It is killed with SIGKILL, by its
-parent after a random time or by itself at a chosen point: before or after the n-th rename, before a file is opened,
-removed or hashed, in the middle of a line of a log, of a saved state or of a transaction, after the n-th optimizer step
-or rollout.
+`palate.cli.main`, each time with another state of every global random generator and with a wall clock that stands
+somewhere else and jumps back. It is killed with SIGKILL, by its parent after a random time or by itself at a chosen
+point: before or after the n-th rename, before a file is opened, removed or hashed, in the middle of a line of a log, of
+a saved state or of a transaction, after the n-th optimizer step or rollout.
 
 Two things are held still in both runs, because they are measured and differ between any two runs: the seconds and
 megabytes that a manifest and the report tell are constants (so the control `sft_continued`, whose steps are counted
