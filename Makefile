@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # PyTorch's public CPU index when it answers within five seconds, otherwise whatever the configured index gives.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check bench oracles trl clean
+.PHONY: demo test test-slow check bench oracles mutants trl clean
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
@@ -30,6 +30,10 @@ oracles: .venv/ready
 # TRL's objectives beside ours (docs/objectives.md). Its environment reads the packages of .venv and adds TRL to them.
 trl: .venv-trl/ready
 	TRL_EXPERIMENTAL_SILENCE=1 .venv-trl/bin/python tests/oracles/trl_agrees.py
+
+# Deliberate faults, each of which a named test must notice (docs/mutants.md).
+mutants: .venv/ready
+	.venv/bin/python tests/mutants/hunt.py
 
 # Never touches feedback.sqlite: people's work outlives runs.
 clean:

@@ -112,14 +112,24 @@ def test_a_batch_where_nothing_counts_is_refused() -> None:
                name="sft 3")  # fmt: skip
 
 
-def test_not_a_number_stops_before_the_step() -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda out: (out * math.nan).sum(),
+        lambda out: (out * 0).sqrt().sum(),  # the loss is 0, its gradient is not a number
+        lambda out: out.sum() * 0 + math.inf,  # the gradient is 0, the loss is infinite
+    ],
+    ids=["both", "gradient", "loss"],
+)
+def test_not_a_number_stops_before_the_step(spoil: Callable[[torch.Tensor], torch.Tensor]) -> None:
     model = torch.nn.Linear(2, 1)
     learner = Learner(model, torch.optim.SGD(model.parameters(), lr=1.0))
     before = model.weight.clone()
 
     def objective(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return (model(x) * math.nan).sum(), torch.tensor(1.0)
+        return spoil(model(x)), torch.tensor(1.0)
 
     with pytest.raises(NotFinite, match="pretrain 7"):
         update(learner, [torch.ones(1, 2)], objective, lr=1.0, max_norm=1.0, name="pretrain 7")
     assert torch.equal(model.weight, before)
+    assert all(parameter.grad is None for parameter in model.parameters())

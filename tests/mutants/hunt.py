@@ -1,0 +1,128 @@
+"""Deliberate faults: each line of faults.toml is put into a copy of the package, and the test it names must fail.
+
+    make mutants                       all of them; writes docs/mutants.md
+    python tests/mutants/hunt.py gae   only those whose place or words hold "gae"; writes nothing
+
+A test suite is only worth the faults it notices. One process is forked for each fault from one that has imported torch
+already, so a fault costs what its test costs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 600
+"""A fault that makes its test hang is noticed too."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One change that must not go unnoticed."""
+
+    file: str
+    old: str
+    new: str
+    test: str
+    what: str
+
+
+def faults() -> list[Fault]:
+    """Every fault of faults.toml, in its order."""
+    with Path(__file__).with_name("faults.toml").open("rb") as file:
+        return [Fault(**values) for values in tomllib.load(file)["fault"]]
+
+
+def put_in(fault: Fault, copy: Path) -> None:
+    """Change the copy of the package. Raises ValueError unless the old text stands there exactly once."""
+    path = copy / fault.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(fault.old) != 1:
+        raise ValueError(f"{fault.file} holds {text.count(fault.old)} times {fault.old!r}; mend faults.toml.")
+    path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
+
+
+def run(tests: list[str], copy: Path) -> int:
+    """pytest's exit code for `tests` against the package in `copy`, or -1 when it took too long."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(LIMIT_S)
+        os.chdir(ROOT)
+        sys.path.insert(0, str(copy))
+        os.environ["PYTHONPATH"] = str(copy)  # for the processes that tests start
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        code = 3  # pytest's own code for "at fault itself": what stays when something below raises
+        try:
+            import pytest
+
+            import palate
+
+            if Path(palate.__file__).is_relative_to(copy):
+                code = pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", "--tb=no"])
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return -1 if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+
+
+def main(words: list[str]) -> int:
+    """Hunt; 1 when a fault got away."""
+    import numpy
+    import pydantic
+    import sqlalchemy
+    import tokenizers
+    import torch  # nothing of it may run before the fork: its threads would be lost
+
+    del numpy, pydantic, sqlalchemy, tokenizers, torch
+    chosen = [f for f in faults() if not words or any(w in f"{f.file} {f.what} {f.test}" for w in words)]
+    lines, away = [], 0
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place)
+        shutil.copytree(ROOT / "recipes", copy / "recipes")
+
+        def fresh() -> None:
+            shutil.rmtree(copy / "palate", ignore_errors=True)
+            shutil.copytree(ROOT / "palate", copy / "palate", ignore=shutil.ignore_patterns("__pycache__"))
+
+        fresh()
+        if code := run(sorted({f.test for f in chosen}), copy):
+            print(f"without any fault the named tests end with code {code}; mend them first.")
+            return 2
+        for number, fault in enumerate(chosen, start=1):
+            fresh()
+            put_in(fault, copy)
+            started = time.monotonic()
+            code = run([fault.test], copy)
+            # 1 is "a test failed"; anything else but a hang means that the test did not run, which proves nothing.
+            result = {1: "caught", -1: "caught (it hung)", 0: "GOT AWAY"}.get(code, f"NOT RUN (code {code})")
+            away += not result.startswith("caught")
+            lines.append(f"| {number} | `{fault.file}` | {fault.what} | `{fault.test}` | {result} |")
+            print(f"{number:3}/{len(chosen)} {result:10} {time.monotonic() - started:5.1f} s  {fault.what}", flush=True)
+    print(f"{len(chosen) - away} of {len(chosen)} caught")
+    if not words:
+        write(lines, away)
+    return int(away > 0)
+
+
+def write(lines: list[str], away: int) -> None:
+    """Put the result into docs/mutants.md, below its opening words."""
+    page = ROOT / "docs" / "mutants.md"
+    opening = re.split(r"^<!-- below: made by", page.read_text(encoding="utf-8"), flags=re.M)[0]
+    table = "\n".join(["| | where | fault | test | |", "|---|---|---|---|---|", *lines])
+    told = f"{len(lines) - away} of {len(lines)} faults were caught."
+    page.write_text(f"{opening}<!-- below: made by make mutants -->\n\n{told}\n\n{table}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
