@@ -143,6 +143,18 @@ def test_half_of_another_attempt_is_never_taken_for_the_whole(tmp_path: Path, mo
     assert names(tmp_path) == [f"05-sft/{MANIFEST}", "05-sft/model"]
 
 
+def test_what_is_not_sealed_goes_on_from_its_state(tmp_path: Path) -> None:
+    place = workspace(tmp_path, "key")
+    with pytest.raises(Died), place.publish() as folder:
+        (folder / RESUME).mkdir()
+        (folder / RESUME / "state.pt").write_text("step 24")
+        raise Died
+    place.recover()
+    assert not place.own("sft")
+    with place.publish() as folder:
+        assert (folder / RESUME / "state.pt").read_text() == "step 24"
+
+
 def test_seconds_of_the_dead_count(tmp_path: Path) -> None:
     """SFT is continued for as long as the reward model and PPO took, so a kill must not make them look cheaper."""
     place = workspace(tmp_path, "key")

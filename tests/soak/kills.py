@@ -333,7 +333,6 @@ ANYWHERE = {
 to its end before all of these were tried."""
 ROLLOUTS_AND_EPOCHS = [("after generating", 2), ("after a step", 5), ("after a step", 14), ("after a step", 23)]
 PUBLISHING = [
-    "before open to read x.partial",
     "before open to write x.partial/manifest.json.writing",
     "before rename x.partial/manifest.json.writing",
     "after rename x.partial/manifest.json.writing -> x.partial/manifest.json",
