@@ -10,7 +10,8 @@ def shaped_rewards(score: Tensor, logp: Tensor, ref_logp: Tensor, mask: Tensor, 
     """Reward per token: minus the KL penalty everywhere, plus the score on the reply's last token.
 
     Ziegler et al. 2019, eq. 2, spread over tokens:  r_t = -beta (log pi(a_t) - log ref(a_t)) + [t last] score.
-    score (batch); logp, ref_logp, mask (batch, time); mask is 1 on the reply's tokens, end marker included.
+    score (batch); logp, ref_logp, mask (batch, time); mask is 1 on the reply's tokens, end marker included (so every
+    row has one).
     """
     rewards = -kl_weight * (logp - ref_logp) * mask
     time = torch.arange(mask.shape[1], device=mask.device)
