@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from palate.kitchen.judge import Judge
+from palate.kitchen.judge import Judge, Verdict
 from palate.kitchen.knowledge import World
 from palate.records import CRITERIA, Judgement, Prompt, Response, stable_id
 
@@ -71,7 +71,7 @@ def judge(
         answers = responses.get(prompt.id, ())
         if len(answers) < 2:
             continue
-        truth = {answer.id: gold.scores(prompt, answer.text) for answer in answers}
+        truth = {answer.id: gold.verdict(prompt, answer.text) for answer in answers}
         for turn in range(overlap):
             guest = panel[(number * overlap + turn) % len(panel)]
             found.append(_rank(prompt, answers, truth, guest, random.Random(f"{seed} {guest.name} {prompt.id}")))
@@ -81,7 +81,7 @@ def judge(
 def _rank(
     prompt: Prompt,
     answers: Sequence[Response],
-    truth: Mapping[str, Mapping[str, float]],
+    truth: Mapping[str, Verdict],
     guest: Guest,
     rng: random.Random,
 ) -> Judgement:
@@ -96,8 +96,8 @@ def _rank(
             worth[answer.id], criteria[answer.id] = worth[twin], criteria[twin]
             continue
         by_text[answer.text] = answer.id
-        gold = truth[answer.id]
-        felt = sum(weight * gold[name] for name, weight in guest.weights.items())
+        gold = truth[answer.id].scores()
+        felt = truth[answer.id].worth * sum(weight * gold[name] for name, weight in guest.weights.items())
         felt += TASTE * (guest.likes in answer.text) - ORDER_BIAS * place + rng.gauss(0.0, guest.noise)
         worth[answer.id] = felt
         criteria[answer.id] = {

@@ -107,11 +107,12 @@ def sentences(text: str) -> list[str]:
 
 
 def understand(sentence: str) -> Said:
-    """What a sentence says. Fillers have the kind "filler"."""
-    if sentence in FILLERS:
+    """What a sentence says; a small first letter does not matter. Fillers have the kind "filler"."""
+    written = sentence[:1].upper() + sentence[1:]
+    if written in FILLERS:
         return Said("filler", {}, sentence)
     for kind, pattern in _patterns():
-        match = pattern.fullmatch(sentence)
+        match = pattern.fullmatch(written)
         if match:
             return Said(kind, match.groupdict(), sentence)
     return Said("", {}, sentence)
