@@ -239,6 +239,14 @@ def main(argv: list[str] | None = None) -> None:
     except (KeyboardInterrupt, _Terminated) as stop:
         metrics.say("\npalate: stopped. Finished work is kept; the same command goes on from here.")
         sys.exit(STOPPED if isinstance(stop, KeyboardInterrupt) else TERMINATED)
+    except (MemoryError, RuntimeError) as error:  # torch's is a RuntimeError
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        metrics.say(
+            "palate: there is not enough memory for this. Make the model, its context or the rows at once smaller in "
+            "the recipe. Finished work is kept."
+        )
+        sys.exit(1)
     except OSError as error:
         metrics.say(f"palate: {error.filename or 'a file'}: {error.strerror or error}. Finished work is kept.")
         sys.exit(1)

@@ -18,11 +18,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LONGEST = 600
+"""Characters of a message; a file's path, what is wrong and what to do fit."""
+
 
 class PalateError(Exception):
     """Something a person can mend; the message is one line that says what, where and what to do."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(text: str) -> str:
+    """What a damaged file holds gets into messages: no line breaks, no control characters, no pages of it."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST * 2 // 3]} ... {line[-LONGEST // 3 :]}"
 
 
 class RecipeError(PalateError):

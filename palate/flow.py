@@ -98,7 +98,7 @@ def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
 def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:
     """Make the artifact of stage `name`; False when the finished one is up to date and nothing was done.
 
-    Raises MissingArtifact when an input is missing and RecipeError when the recipe has no section for the stage.
+    Raises MissingArtifact when an input is missing, BrokenArtifact when one is damaged, and RecipeError when the recipe has no section for the stage.
     """
     stage = BY_NAME[name]
     if getattr(recipe, stage.sections[0]) is None:
@@ -108,6 +108,9 @@ def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:
     here.recover()
     if workspace.own(stage.writes) and workspace.manifest(stage.writes)["key"] == job.key:
         return False
+    for need in stage.reads:  # a damaged input is told before work begins, not after
+        if workspace.has(need):
+            workspace.verify(need)
     forget_peak()
     importlib.import_module(stage.module).run(recipe, here)
     return True
@@ -192,7 +195,7 @@ def _sft_continued(recipe: Recipe, workspace: Workspace, control: Workspace) -> 
     steps = None
     basis = hashed([workspace.manifest(a)["digest"] for a in ("sft", "reward", "ppo")])
     note = control.folder / "basis.txt"
-    if note.is_file() and (control.folder / RECIPE).is_file() and note.read_text(encoding="utf-8") == basis:
+    if note.is_file() and (control.folder / RECIPE).is_file() and note.read_bytes() == basis.encode():
         frozen = recipes.load(control.folder / RECIPE)
         steps = frozen.sft.steps if frozen.sft else None
     if steps is None:
@@ -252,7 +255,7 @@ def reopen(folder: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Workspa
 def _write_recipe(recipe: Recipe, workspace: Workspace) -> None:
     workspace.folder.mkdir(parents=True, exist_ok=True)
     path, text = workspace.folder / RECIPE, recipes.dump(recipe)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+    if not path.is_file() or path.read_bytes() != text.encode():
         write_atomically(path, text)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from palate.errors import BrokenArtifact, NotFinite
+from palate.errors import BadInput, BrokenArtifact, NotFinite
+from palate.records import json_lines
 
 T = TypeVar("T")
 
@@ -31,14 +32,20 @@ class Metrics:
         saved state would go on behind a hole.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept, last = 0, 0
+        kept, last, whole = 0, 0, True
         with path.open("a+b") as file:
             file.seek(0)
             for line in file:
                 step = _step(line)
                 if not resume_after or step is None or step > resume_after:
-                    break
-                kept, last = kept + len(line), step
+                    whole = False
+                elif whole:
+                    kept, last = kept + len(line), step
+                else:
+                    raise BrokenArtifact(
+                        f"{path} is damaged before its step {step}. Delete the stage's .partial folder and run the "
+                        f"same command again."
+                    )
             file.truncate(kept)  # in place: whoever dies here leaves the old file or the new one
         if last < resume_after and not gaps:
             raise BrokenArtifact(
@@ -65,16 +72,22 @@ def _step(line: bytes) -> int | None:
     """The step of a line; None for one that was being written when the process died."""
     try:
         return int(json.loads(line)["step"]) if line.endswith(b"\n") else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, oldest first; an empty list when there is none."""
+    """The lines of a metrics file, oldest first; an empty list when there is none. Raises BadInput at a damaged one."""
     if not path.exists():
         return []
-    # Not splitlines(): an answer may hold U+2028 or U+0085, which JSON leaves bare and which end no line of this file.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    return [values for _, values in _lines(path.read_bytes().split(b"\n"), path)]
+
+
+def _lines(lines: list[bytes], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, values in json_lines(lines, path):
+        if type(values.get("step")) is not int:
+            raise BadInput("this line has no step.", f"{path}:{number}", "Mend or delete the line.")
+        yield number, values
 
 
 def say(text: str) -> None:

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from palate.errors import RecipeError
+from palate.records import CRITERIA
 
 
 class Section(BaseModel):
@@ -62,14 +63,14 @@ class Tokenize(Section):
 class Model(Section):
     """Shape of the Transformer (LLaMA family: RoPE, RMSNorm, SwiGLU, grouped-query attention)."""
 
-    layers: int = Field(ge=1)
-    dim: int = Field(ge=8)
-    heads: int = Field(ge=1)
+    layers: int = Field(ge=1, le=1_000)
+    dim: int = Field(ge=8, le=65_536)
+    heads: int = Field(ge=1, le=1_024)
     kv_heads: int | None = Field(None, ge=1)
     """Key/value heads; absent means as many as `heads`."""
-    hidden: int | None = Field(None, ge=8)
+    hidden: int | None = Field(None, ge=8, le=1_048_576)
     """Width inside the SwiGLU; absent means 8/3 dim, rounded up to a multiple of 32 (Shazeer 2020)."""
-    context: int = Field(256, ge=16)
+    context: int = Field(256, ge=16, le=1_048_576)
     rope_theta: float = Field(10_000.0, gt=0)
     tied: bool = True
 
@@ -173,6 +174,15 @@ class Reward(Training):
     weights: dict[str, float] | None = None
     """How PPO's score mixes the heads; absent means overall alone."""
 
+    @field_validator("weights")
+    @classmethod
+    def _name_heads(cls, weights: dict[str, float] | None) -> dict[str, float] | None:
+        heads = (*CRITERIA, "overall")
+        for name in weights or ():
+            if name not in heads:
+                raise ValueError(f"{name!r} is no head of the reward model; it has {', '.join(heads)}")
+        return weights
+
 
 class Ppo(Section):
     """Proximal policy optimization against the reward model. Constants: docs/ppo.md says where each comes from."""
@@ -239,14 +249,14 @@ class Hardware(Section):
     device: Literal["cpu", "cuda", "mps"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
     """Of matrix products; weights and optimizer state stay float32."""
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=4_096)
 
 
 class Recipe(Section):
     """A whole recipe. Sections of stages that are absent are stages that do not run."""
 
     name: str = "palate"
-    seed: int = 0
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
     kitchen: Kitchen | None = None
     collect: Collect | None = None
     tokenize: Tokenize | None = None
@@ -262,6 +272,13 @@ class Recipe(Section):
     evaluate: Evaluate | None = None
     feedback: Feedback = Feedback()
     hardware: Hardware = Hardware()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not name.isprintable() or "/" in name or name in ("", ".", "..") or len(name) > 100:
+            raise ValueError("the run folder is called like this: 1 to 100 printable characters without a slash")
+        return name
 
     @model_validator(mode="after")
     def _across(self) -> Self:
@@ -321,7 +338,7 @@ def parse(text: str, where: str, overrides: Iterable[str] = ()) -> Recipe:
     """The recipe written in `text`; `where` names it in errors. Raises RecipeError."""
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets nested as deep
         raise RecipeError(f"{where}: not valid TOML: {error}.") from None
     for override in overrides:
         _override(values, override)
@@ -330,6 +347,8 @@ def parse(text: str, where: str, overrides: Iterable[str] = ()) -> Recipe:
         return Recipe.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise RecipeError(_first(error, where)) from None
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{where}: a value cannot be read: {error}.") from None
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -338,7 +357,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override}: write it as section.key=value.")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = raw.strip()  # --set rank.by=people: a bare word is a string
     *tables, key = path.strip().split(".")
     table = values

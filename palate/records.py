@@ -7,13 +7,15 @@ field in a file is an error and not a silent loss; what a foreign format holds b
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import random
+import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from palate.errors import BadInput
 
@@ -32,7 +34,9 @@ class Record:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The record held in `values`. Raises ValueError on a missing or unknown field."""
+        """The record held in `values`. Raises ValueError on a missing or unknown field, or one of another type."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f"a {cls.__name__} is an object, not {_brief(values)}.")
         known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(known))
         if unknown:
@@ -44,7 +48,40 @@ class Record:
         ]
         if missing:
             raise ValueError(f"a {cls.__name__} needs the field {missing[0]!r}.")
+        for name, kind in _kinds(cls).items():  # type: ignore[arg-type]
+            if name in values and not _fits(values[name], kind):
+                raise ValueError(f"the field {name!r} of a {cls.__name__} cannot be {_brief(values[name])}.")
         return cls(**values)
+
+
+@functools.cache
+def _kinds(record: type) -> dict[str, Any]:
+    return get_type_hints(record)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of the annotated type; nothing is converted on the way."""
+    of, inside = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in (str, int, bool, type(None)):
+        return type(value) is kind
+    if of is Literal:
+        return isinstance(value, str) and value in inside
+    if of is dict:
+        return isinstance(value, dict) and all(_fits(k, inside[0]) and _fits(v, inside[1]) for k, v in value.items())
+    if of in (tuple, list):
+        return isinstance(value, list | tuple) and all(_fits(v, inside[0]) for v in value)
+    if of is types.UnionType:
+        return any(_fits(value, one) for one in inside)
+    return isinstance(value, kind | Mapping)  # a message, which checks itself
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +232,10 @@ class Judgement(Record):
         for response, rank in self.ranks.items():
             if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
                 raise ValueError(f"judgement {self.id}: the rank of {response} is {rank!r}; ranks are 1, 2, 3...")
+        for response, scores in self.criteria.items():
+            for name, score in scores.items():
+                if not 1 <= score <= 5:
+                    raise ValueError(f"judgement {self.id}: {name} of {response} is {score!r}; scores are 1 to 5")
 
     def dealt(self, rng: random.Random) -> Self:
         """The same judgement with its ranks dealt out at random among its answers; its ties stay."""
@@ -229,38 +270,62 @@ def write_jsonl(path: Path, records: Iterable[Record]) -> int:
     return count
 
 
+DEEPEST = 100
+"""Levels of nesting in a line: thirty turns of an Open-Assistant tree are 60. Deeper ones are made to break readers."""
+
+
+def json_value(raw: bytes, where: str | Path) -> Any:
+    """What one JSON text holds. Raises BadInput, also for what no other program could be given again: half of a
+    surrogate pair, NaN and infinity, or nesting beyond DEEPEST."""
+
+    def refused(name: str) -> None:
+        raise BadInput(f"{name} is no number of JSON.", where, "Put a number or null there.")
+
+    mend = "Mend or delete it."
+    try:
+        value = json.loads(raw.decode("utf-8-sig"), parse_constant=refused)
+        if raw.count(b"[") + raw.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
+            raise BadInput(f"this is nested more than {DEEPEST} levels deep.", where, mend)
+        if b"\\u" in raw:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise BadInput(f"byte {error.start} is not UTF-8.", where, "Save it as UTF-8.") from None
+    except UnicodeEncodeError:
+        raise BadInput("it holds half of a character (a lone \\ud8.. or \\udc.. escape).", where, mend) from None
+    except RecursionError:
+        raise BadInput("this is nested too deep to be read.", where, mend) from None
+    except ValueError:
+        raise BadInput("this is not a JSON object (cut off, perhaps).", where, mend) from None
+    return value
+
+
+def _depth(value: Any) -> int:
+    level, depth = [value], 0
+    while level := [v for x in level if isinstance(x, dict | list) for v in (x.values() if isinstance(x, dict) else x)]:
+        depth += 1
+    return depth
+
+
+def json_lines(lines: Iterable[bytes], path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) for every line that is not blank. Raises BadInput naming file and line."""
+    for number, raw in enumerate(lines, start=1):
+        if not raw.strip():
+            continue
+        value = json_value(raw, f"{path}:{number}")
+        if not isinstance(value, dict):
+            raise BadInput(
+                f"expected a JSON object, found {type(value).__name__}.", f"{path}:{number}", "Write one a line."
+            )
+        yield number, value
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) for every line that is not blank. Raises BadInput naming file, line and mend."""
+    """`json_lines` of a file. Raises BadInput when it cannot be opened, too."""
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                if not raw.strip():
-                    continue
-                try:
-                    value = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-                except UnicodeDecodeError as error:
-                    raise BadInput(
-                        f"byte {error.start} of the line is not UTF-8.",
-                        f"{path}:{number}",
-                        "Save the file as UTF-8.",
-                    ) from None
-                except (json.JSONDecodeError, RecursionError):
-                    raise BadInput(
-                        "this line is not a JSON object (cut off, perhaps).",
-                        f"{path}:{number}",
-                        "Mend or delete the line.",
-                    ) from None
-                if not isinstance(value, dict):
-                    raise BadInput(
-                        f"expected a JSON object, found {type(value).__name__}.",
-                        f"{path}:{number}",
-                        "One object per line, please.",
-                    )
-                yield number, value
-    except FileNotFoundError:
-        raise BadInput("there is no such file.", path, "Check the path.") from None
-    except IsADirectoryError:
-        raise BadInput("this is a folder.", path, "Name a JSONL file.") from None
+            yield from json_lines(file, path)
+    except OSError as error:
+        raise BadInput(f"cannot be read ({error.strerror}).", path, "Check the path.") from None
 
 
 def read_jsonl(path: Path, kind: type[R]) -> Iterator[R]:
@@ -269,4 +334,5 @@ def read_jsonl(path: Path, kind: type[R]) -> Iterator[R]:
         try:
             yield kind.from_json(value)
         except (ValueError, TypeError) as error:
-            raise BadInput(f"not a {kind.__name__}: {error}", f"{path}:{number}", "Mend or delete the line.") from None
+            told = str(error).rstrip(".")
+            raise BadInput(f"not a {kind.__name__}: {told}.", f"{path}:{number}", "Mend or delete the line.") from None

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import functools
 import gc
 import hashlib
 import json
@@ -93,31 +94,44 @@ class Workspace:
         return self.parent._find(artifact) if self.parent is not None else None
 
     def read(self, artifact: str) -> Path:
-        """The folder of the finished `artifact`. Raises MissingArtifact naming the stage that makes it."""
+        """The folder of the finished `artifact`, every file of which is what was published.
+
+        Raises MissingArtifact naming the stage that makes it, or BrokenArtifact naming the file that is damaged.
+        """
+        self.verify(artifact)
+        return self._existing(artifact)
+
+    def verify(self, artifact: str) -> None:
+        """Compare every file of the finished `artifact` with its manifest. Raises BrokenArtifact at a difference."""
+        folder = self._existing(artifact)
+        for name, told in self.manifest(artifact)["files"].items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != told["bytes"] or _sha256(path) != told["sha256"]:
+                raise BrokenArtifact(
+                    f"{path} is not what {MAKERS[artifact]} published. Delete {folder} and run the stage again."
+                )
+
+    def _existing(self, artifact: str) -> Path:
         found = self._find(artifact)
         if found is None:
             raise MissingArtifact(FOLDERS[artifact], MAKERS[artifact], self.folder)
         return found
 
     def manifest(self, artifact: str) -> dict[str, Any]:
-        """The manifest of the finished `artifact`. Raises MissingArtifact or BrokenArtifact."""
-        path = self.read(artifact) / MANIFEST
+        """The manifest of the finished `artifact`; its files are not looked at. Raises MissingArtifact or
+        BrokenArtifact."""
+        path = self._existing(artifact) / MANIFEST
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            values["key"], values["digest"]
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-            raise BrokenArtifact(f"{path} is damaged. Delete its folder and run the stage again.") from None
+            files, seconds, peak = values["files"], values["seconds"], values["peak_mb"]
+            sound = values["digest"] == hashed(files) and isinstance(values["key"], str)
+            sound &= isinstance(values["inputs"], dict) and isinstance(values["settings"], dict)
+            sound &= all(isinstance(number, int | float) for number in (seconds, peak))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            sound = False
+        if not sound:
+            raise BrokenArtifact(f"{path} is damaged. Delete its folder and run the stage again.")
         return dict(values)
-
-    def verify(self, artifact: str) -> None:
-        """Compare every file of the finished `artifact` with its manifest. Raises BrokenArtifact at a difference."""
-        folder, manifest = self.read(artifact), self.manifest(artifact)
-        for name, told in manifest["files"].items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != told["bytes"] or _sha256(path) != told["sha256"]:
-                raise BrokenArtifact(
-                    f"{path} is not what {MAKERS[artifact]} published. Delete {folder} and run the stage again."
-                )
 
     @property
     def logs(self) -> Path:
@@ -148,7 +162,7 @@ class Workspace:
         assert job is not None
         partial = self.partial
         try:
-            attempt = _read_json(partial / ATTEMPT)
+            attempt = _read_attempt(partial / ATTEMPT)
             if partial.exists() and attempt.get("key") != job.key:
                 _discard(partial)
                 attempt = {}
@@ -204,7 +218,7 @@ class Workspace:
             sync(path)  # a manifest on the disk vouches for files on the disk
         files = {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in made}
         # What was made, without when or how fast: two runs of the same recipe have the same digest.
-        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+        digest = hashed(files)
         manifest = {
             "format": VERSION,
             "stage": job.stage,
@@ -284,7 +298,7 @@ def sync(path: Path) -> None:
 def keep_time(folder: Path) -> float:
     """Seconds spent so far on the artifact in the making in `folder`, by this process and those that died before it;
     noted there, so that they still count if this one dies, too. No change of the clock changes them."""
-    attempt = _read_json(folder / ATTEMPT)
+    attempt = _read_attempt(folder / ATTEMPT)
     if not attempt:
         return 0.0
     now = time.monotonic()
@@ -325,14 +339,34 @@ def forget_peak() -> None:
 
 
 def _sha256(path: Path) -> str:
+    told = path.stat()
+    return _sha256_of(path, told.st_size, told.st_mtime_ns)
+
+
+@functools.lru_cache(1024)  # a stage opens an artifact several times, and a run several stages
+def _sha256_of(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_attempt(note: Path) -> dict[str, Any]:
+    """What an interrupted attempt noted; {} when there was none. Raises BrokenArtifact: hours of work that nobody can
+    tell whose they are must not vanish in silence."""
+    values = _read_json(note)
+    if note.exists():
+        try:
+            return {"key": str(values["key"]), "seconds": float(values["seconds"]), "since": float(values["since"])}
+        except (KeyError, ValueError, TypeError):
+            raise BrokenArtifact(
+                f"{note} is damaged, so what was begun there cannot go on. Delete {note.parent} to begin again."
+            ) from None
+    return {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 

@@ -103,11 +103,10 @@ def test_one_process_per_run(tmp_path: Path) -> None:
 def test_a_damaged_artifact_is_seen(small_run: Made, tmp_path: Path) -> None:
     copy = Workspace(tmp_path / "copy")
     shutil.copytree(small_run[1].folder, copy.folder)
-    copy.verify("base")
     path = copy.read("base") / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(BrokenArtifact, match=r"model\.safetensors"):
-        copy.verify("base")
+        copy.read("base")
 
 
 @pytest.mark.parametrize(("stage", "artifact", "room"), [

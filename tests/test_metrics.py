@@ -41,9 +41,10 @@ def test_a_log_that_is_behind_the_state(held: bytes, tmp_path: Path) -> None:
     """Somebody cleared logs/, or the power went before it was on the disk: never a hole without a word."""
     path = tmp_path / "sft.jsonl"
     path.write_bytes(held)
-    with pytest.raises(BrokenArtifact, match=r"sft\.jsonl ends at step [012], but the saved state has done 3 steps"):
+    with pytest.raises(BrokenArtifact, match=r"sft\.jsonl (ends at step [02], but|is damaged before its step 3)"):
         Metrics(path, resume_after=3)
-    Metrics(path, resume_after=3, gaps=True)
+    if b"\0" not in held:
+        Metrics(path, resume_after=3, gaps=True)
 
 
 def test_not_a_number_is_no_metric(tmp_path: Path) -> None:

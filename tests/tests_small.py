@@ -1,7 +1,12 @@
 """The recipe of the small run, for tests that change it."""
 
+import hashlib
+import json
+from pathlib import Path
+
 from palate import recipe as recipes
 from palate.recipe import Recipe
+from palate.workspace import hashed
 
 SMALL = """
 name = "small"
@@ -73,6 +78,17 @@ device = "cpu"
 dtype = "float32"
 threads = 1
 """
+
+
+def sealed_again(folder: Path) -> None:
+    """Let the manifest agree with an artifact that a test changed on purpose."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for name, told in manifest["files"].items():
+        content = (folder / name).read_bytes()
+        told |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest["digest"] = hashed(manifest["files"])
+    path.write_text(json.dumps(manifest))
 
 
 def small_recipe(*overrides: str) -> Recipe:

@@ -10,17 +10,29 @@ Field names are those the formats' authors document. What has no field here is k
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import lzma
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from palate.errors import BadInput
-from palate.records import Conversation, Demonstration, Judgement, Message, Prompt, Response, stable_id
+from palate.records import (
+    Conversation,
+    Demonstration,
+    Judgement,
+    Message,
+    Prompt,
+    Response,
+    json_lines,
+    json_value,
+    stable_id,
+)
 
 Row = Mapping[str, Any]
 
@@ -38,8 +50,9 @@ def fingerprint(path: Path) -> str:
     """Name, size and time of a file: enough to see that it changed without reading it. Raises BadInput."""
     try:
         told = path.stat()
-    except OSError as error:
-        raise BadInput(f"cannot be read ({error.strerror}).", path, "Check the path in the recipe.") from None
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"cannot be read ({reason}).", path, "Check the path in the recipe.") from None
     return f"{told.st_size} {told.st_mtime_ns}"
 
 
@@ -64,54 +77,49 @@ def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
         with opener(path, "rb") as file:
-            if ".json" in path.suffixes and ".jsonl" not in path.suffixes:
-                start = file.read(1)
-                file.seek(0)
-                if start == b"[":
-                    yield from enumerate(json.loads(file.read().decode("utf-8")), start=1)
-                    return
-            for number, raw in enumerate(file, start=1):
-                if raw.strip():
-                    yield number, _line(raw, path, number)
+            start = file.read(HEAD).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+            file.seek(0)
+            one_array = start == b"[" and ".json" in path.suffixes
+            for number, value in _array(file.read(), path) if one_array else json_lines(file, path):
+                yield number, value
     except FileNotFoundError:
         raise BadInput("there is no such file.", path, "Check the path.") from None
-    except (EOFError, OSError, lzma.LZMAError) as error:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise BadInput(f"cannot be read on ({error}).", f"{path}:{number + 1}", "Get the file again.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"not valid JSON ({error}).", path, "Mend the file.") from None
+    if not number:
+        raise BadInput("there is nothing in this file.", path, "Get the file again, or take it out of the recipe.")
 
 
-def _line(raw: bytes, path: Path, number: int) -> dict[str, Any]:
-    try:
-        value = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"byte {error.start} of the line is not UTF-8.", f"{path}:{number}", "Save the file as UTF-8."
-        ) from None
-    except (json.JSONDecodeError, RecursionError):
-        raise BadInput(
-            "this line is not a JSON object (cut off, perhaps).", f"{path}:{number}", "Mend or delete the line."
-        ) from None
-    if not isinstance(value, dict):
-        raise BadInput(f"expected an object, found {type(value).__name__}.", f"{path}:{number}", "One object a line.")
-    return value
+HEAD = 4_096  # bytes in which an array must begin
+
+
+def _array(raw: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, value in enumerate(json_value(raw, path), start=1):
+        if not isinstance(value, dict):
+            raise BadInput(f"expected an object, found {type(value).__name__}.", f"{path}:{number}", "Delete it.")
+        yield number, value
 
 
 def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
-        number = 0
         with pq.ParquetFile(path) as table:
             for group in table.iter_batches(1000):
                 for row in group.to_pylist():
                     number += 1
-                    yield number, row
+                    # Times, decimals and bytes become text, as a record can hold them.
+                    yield number, json_value(json.dumps(row, default=str).encode(), f"{path}:{number}")
     except FileNotFoundError:
         raise BadInput("there is no such file.", path, "Check the path.") from None
-    except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"unreadable Parquet ({str(error)[:80]}).", path, "Get the file again.") from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise BadInput(
+            f"unreadable Parquet ({str(error)[:80]}).", f"{path}:{number + 1}", "Get the file again."
+        ) from None
+    if not number:
+        raise BadInput("there is nothing in this file.", path, "Get the file again, or take it out of the recipe.")
 
 
 # --- demonstrations --------------------------------------------------------------------------------------------------
@@ -132,8 +140,8 @@ def read_demonstrations(path: Path) -> Iterator[Demonstration]:
                 source=path.name,
                 extra={k: v for k, v in row.items() if k not in used},
             )
-        except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise BadInput(f"not a demonstration: {error}.", f"{path}:{number}", _MEND) from None
+        except ValueError as error:
+            raise BadInput(f"not a demonstration: {str(error).rstrip('.')}.", f"{path}:{number}", _MEND) from None
 
 
 _MEND = "Expected messages, Alpaca or Dolly columns; mend or delete the line."
@@ -147,32 +155,41 @@ def _conversation(row: Row) -> tuple[Conversation, set[str]]:
         return _turns(row["conversations"], "from", "value"), {"conversations"}
     if "instruction" in row:
         answer = "response" if "response" in row else "output"
-        beside = row.get("context") or row.get("input") or ""
-        question = f"{row['instruction']}\n\n{beside}".strip()
+        beside = next((_text(row, key) for key in ("context", "input") if row.get(key)), "")
+        question = f"{_text(row, 'instruction')}\n\n{beside}".strip()
         used = {"instruction", "context", "input", answer, "category"}
-        return _pair(question, row[answer]), used
+        return _pair(question, _text(row, answer)), used
     if "prompt" in row and "completion" in row:
         if isinstance(row["prompt"], str):
-            return _pair(row["prompt"], row["completion"]), {"prompt", "completion"}
-        return _turns([*row["prompt"], *row["completion"]], "role", "content"), {"prompt", "completion"}
+            return _pair(row["prompt"], _text(row, "completion")), {"prompt", "completion"}
+        before, after = (_turns(row[key], "role", "content") for key in ("prompt", "completion"))
+        return before + after, {"prompt", "completion"}
     raise ValueError(f"keys {', '.join(sorted(row))}")
+
+
+def _text(row: Row, key: str) -> str:
+    if not isinstance(row.get(key), str):
+        raise ValueError(f"{key} is no text")
+    return str(row[key])
 
 
 _ROLES = {"human": "user", "gpt": "assistant", "prompter": "user", "bot": "assistant"}
 
 
-def _turns(turns: Iterable[Row], role: str, content: str) -> Conversation:
+def _turns(turns: Any, role: str, content: str) -> Conversation:
     found = []
-    for turn in turns:
-        name = str(turn[role])
-        found.append(Message(role=_ROLES.get(name, name), content=turn[content]))  # type: ignore[arg-type]
+    for turn in turns if isinstance(turns, list) else ():
+        if not isinstance(turn, Mapping):
+            raise ValueError(f"a message is an object with {role} and {content}")
+        name = _text(turn, role)
+        found.append(Message(role=_ROLES.get(name, name), content=_text(turn, content)))  # type: ignore[arg-type]
     if not found:
         raise ValueError("there is no message in it")
     return tuple(found)
 
 
-def _pair(question: Any, answer: Any) -> Conversation:
-    if not str(question).strip() or not str(answer or "").strip():
+def _pair(question: str, answer: str) -> Conversation:
+    if not question.strip() or not answer.strip():
         raise ValueError("the question or the answer is empty")
     return (Message(role="user", content=question), Message(role="assistant", content=answer))
 
@@ -189,13 +206,14 @@ def read_prompts(path: Path) -> Iterator[Prompt]:
             elif "messages" in row:
                 messages = _turns(row["messages"], "role", "content")
             else:
-                messages = (Message(role="user", content=str(row["instruction"])),)
+                messages = (Message(role="user", content=_text(row, "instruction")),)
             if messages[-1].role == "assistant":
                 messages = messages[:-1]
             yield make_prompt(messages, path.name, skill=str(row.get("category") or row.get("skill") or ""))
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except ValueError as error:
+            told = str(error).rstrip(".")
             raise BadInput(
-                f"not a prompt: {error}.", f"{path}:{number}", "Expected a prompt, messages or instruction."
+                f"not a prompt: {told}.", f"{path}:{number}", "Expected a prompt, messages or instruction."
             ) from None
 
 
@@ -220,9 +238,7 @@ def read_comparisons(path: Path) -> Iterator[Comparison]:
         where = f"{path}:{number}"
         try:
             yield from _comparisons(row, path.name, where)
-        except BadInput:
-            raise
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except ValueError as error:
             raise BadInput(
                 f"not a comparison: {str(error).rstrip('.')}.",
                 where,
@@ -270,10 +286,11 @@ def _chosen_rejected(row: Row) -> tuple[Conversation, str, str]:
             (Message(role="user", content=prompt),) if isinstance(prompt, str) else _turns(prompt, "role", "content")
         )
         if isinstance(chosen, str):
-            return start, chosen, rejected
-        return start, chosen[-1]["content"], rejected[-1]["content"]
+            return start, chosen, _text(row, "rejected")
+        liked, other = _turns(chosen, "role", "content"), _turns(rejected, "role", "content")
+        return start, liked[-1].content, other[-1].content
     if isinstance(chosen, str):
-        liked, other = transcript(chosen), transcript(rejected)
+        liked, other = transcript(chosen), transcript(_text(row, "rejected"))
     else:
         liked, other = _turns(chosen, "role", "content"), _turns(rejected, "role", "content")
     # A few HH-RLHF pairs part before the last turn: what is compared is the first answer in which they differ.
@@ -289,22 +306,34 @@ def _ranked(messages: Conversation, answers: list[tuple[str, int]], source: str,
         Response(id=stable_id("response", prompt.id, text), prompt_id=prompt.id, text=text, origin="human")
         for text, _ in answers
     )
-    judgement = Judgement(
-        id=stable_id("judgement", source, prompt.id, *(r.id for r in responses)),
+    return Comparison(
+        prompt, responses, (_judged(prompt, responses, [r for _, r in answers], f"file:{source}", source),)
+    )
+
+
+def _judged(
+    prompt: Prompt, responses: Sequence[Response], ranks: Sequence[int], annotator: str, source: str
+) -> Judgement:
+    """Its id is made from who ranked what how: two people who rank the same answers are two judgements."""
+    return Judgement(
+        id=stable_id("judgement", source, prompt.id, annotator, *(f"{r.id} {n}" for r, n in zip(responses, ranks))),
         prompt_id=prompt.id,
-        annotator=f"file:{source}",
-        ranks={r.id: rank for r, (_, rank) in zip(responses, answers, strict=True)},
+        annotator=annotator,
+        ranks={r.id: rank for r, rank in zip(responses, ranks, strict=True)},
         source=source,
     )
-    return Comparison(prompt, responses, (judgement,))
 
 
 def _tree(node: Row, before: Conversation, source: str) -> Iterator[Comparison]:
     """Every prompter turn of an Open-Assistant tree whose replies are ranked (rank 0 is best)."""
-    role = _ROLES.get(str(node["role"]), str(node["role"]))
-    here = (*before, Message(role=role, content=node["text"]))  # type: ignore[arg-type]
-    replies = [reply for reply in node.get("replies") or () if not reply.get("deleted")]
-    ranked = [(reply["text"], reply["rank"] + 1) for reply in replies if reply.get("rank") is not None]
+    told = _text(node, "role")
+    role = _ROLES.get(told, told)
+    here = (*before, Message(role=role, content=_text(node, "text")))  # type: ignore[arg-type]
+    replies = node.get("replies") or []
+    if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies):
+        raise ValueError("replies are no list of objects")
+    replies = [reply for reply in replies if not reply.get("deleted")]
+    ranked = [(_text(reply, "text"), _rank(reply) + 1) for reply in replies if reply.get("rank") is not None]
     if role == "user" and len({text for text, _ in ranked}) > 1:
         distinct = {text: rank for text, rank in reversed(ranked)}
         answers = [(text, 1 + sum(distinct[o] < rank for o in distinct)) for text, rank in distinct.items()]
@@ -313,13 +342,22 @@ def _tree(node: Row, before: Conversation, source: str) -> Iterator[Comparison]:
         yield from _tree(reply, here, source)
 
 
+def _rank(reply: Row) -> int:
+    if type(reply["rank"]) is not int:
+        raise ValueError(f"the rank {reply['rank']!r} is no whole number")
+    return int(reply["rank"])
+
+
 def _k_way(row: Row, source: str, where: str) -> Comparison:
     """{"prompt": text or record, "responses": [text or record, ...], "ranks": [1, 2, ...] or "judgements": [...]}."""
-    told = row["prompt"]
+    for key in ("responses", "judgements", "ranks"):
+        if key in row and not isinstance(row[key], list):
+            raise ValueError(f"{key} is no list")
+    told = row.get("prompt")
     if isinstance(told, str):
         prompt = make_prompt((Message(role="user", content=told),), source)
     else:
-        prompt = Prompt.from_json(told)
+        prompt = Prompt.from_json(told or {})
     responses = tuple(
         Response(id=stable_id("response", prompt.id, r), prompt_id=prompt.id, text=r)
         if isinstance(r, str)
@@ -328,29 +366,33 @@ def _k_way(row: Row, source: str, where: str) -> Comparison:
     )
     if "judgements" in row:
         judgements = tuple(Judgement.from_json(j) for j in row["judgements"])
+    elif "ranks" in row:
+        if len(row["ranks"]) != len(responses):
+            raise ValueError(f"{len(row['ranks'])} ranks for {len(responses)} responses")
+        annotator = str(row.get("annotator", f"file:{source}"))
+        judgements = (_judged(prompt, responses, row["ranks"], annotator, source),)
     else:
-        ranks = row["ranks"]
-        if len(ranks) != len(responses):
-            raise ValueError(f"{len(ranks)} ranks for {len(responses)} responses")
-        judgements = (
-            Judgement(
-                id=stable_id("judgement", source, prompt.id, *(r.id for r in responses)),
-                prompt_id=prompt.id,
-                annotator=str(row.get("annotator", f"file:{source}")),
-                ranks={r.id: rank for r, rank in zip(responses, ranks, strict=True)},
-                source=source,
-            ),
-        )
-    known = {r.id for r in responses}
+        raise ValueError("it has neither ranks nor judgements")
+    _check_ids(prompt, responses, judgements, where)
+    return Comparison(prompt, responses, judgements)
+
+
+def _check_ids(prompt: Prompt, responses: Sequence[Response], judgements: Sequence[Judgement], where: str) -> None:
+    known = {r.id: r for r in responses}
+    if any(known[r.id] != r for r in responses):
+        raise ValueError("two different responses have the same id")
+    told = [(r.id, r.prompt_id) for r in responses] + [(j.id, j.prompt_id) for j in judgements]
+    for id_, prompt_id in told:
+        if prompt_id != prompt.id:
+            raise ValueError(f"{id_} belongs to the prompt {prompt_id}, this one is {prompt.id}")
     for judgement in judgements:
-        unknown = sorted(set(judgement.ranks) - known)
+        unknown = sorted((set(judgement.ranks) | set(judgement.criteria)) - set(known))
         if unknown:
             raise BadInput(
                 f"the ranking names the answer {unknown[0]}, which is not among the responses.",
                 where,
                 "Mend the id or add that response.",
             )
-    return Comparison(prompt, responses, judgements)
 
 
 def write_comparisons(path: Path, comparisons: Iterable[Comparison]) -> int:

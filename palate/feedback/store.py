@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 
 from palate.errors import BadInput, PalateError
 from palate.records import Demonstration, Judgement, Prompt, Record, Response
@@ -55,9 +56,13 @@ def open_store(url: str) -> Store:
     """The store at `url` (SQLAlchemy), made or brought up to date when needed. Raises BadInput when it cannot be."""
     try:
         return Store(url)
-    except (sa.exc.SQLAlchemyError, OSError, ModuleNotFoundError) as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise BadInput(f"the feedback store cannot be opened ({reason}).", url, "Check [feedback] store.") from None
+    except (sa.exc.SQLAlchemyError, CommandError, OSError, ModuleNotFoundError, ValueError) as error:
+        reason = str(getattr(error, "orig", None) or error)[:200]
+        raise BadInput(
+            f"the feedback store cannot be opened ({reason}).",
+            url,
+            "Check [feedback] store; a damaged file is restored from a backup.",
+        ) from None
 
 
 class Store:
@@ -73,6 +78,10 @@ class Store:
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
         try:
             with self._engine.begin() as connection:
+                if self._engine.dialect.name == "sqlite":  # a file that was cut opens, and fails at the missing page
+                    told = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+                    if told != "ok":
+                        raise ValueError(f"damaged: {told}")
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except BaseException:
@@ -134,10 +143,13 @@ class Store:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except sa.exc.OperationalError as error:  # a full disk, a lost server; our own mistakes are other classes
+        except (sa.exc.DatabaseError, json.JSONDecodeError, RecursionError) as error:
+            if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError):  # our own mistakes
+                raise
+            # a full disk, a lost server, a damaged page, a stored record that is no JSON
             raise PalateError(
-                f"{self.url}: the feedback store cannot be written ({error.orig}); nothing of this was stored. Free "
-                f"some space or see to the database, then run the same command again."
+                f"{self.url}: the feedback store cannot be written ({getattr(error, 'orig', error)}); nothing of this "
+                f"was stored. Free some space or see to the database, then run the same command again."
             ) from None
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -172,7 +184,7 @@ class Store:
 
     def revision(self) -> int:
         """A number that grows with every record stored."""
-        with self._engine.connect() as connection:
+        with self._reading("every table") as connection:
             return sum(
                 int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(t.c.number), 0))).scalar_one())
                 for t in TABLES
@@ -180,8 +192,21 @@ class Store:
 
     def _read(self, table: sa.Table, kind: type[R], campaign: str) -> list[R]:
         query = sa.select(table.c.record).where(table.c.campaign == campaign).order_by(table.c.number)
-        with self._engine.connect() as connection:
+        with self._reading(table.name) as connection:
             return [kind.from_json(row) for row in connection.execute(query).scalars()]
+
+    @contextmanager
+    def _reading(self, table: str) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        except (sa.exc.DatabaseError, ValueError, RecursionError) as error:
+            reason = str(getattr(error, "orig", None) or error).rstrip(".")[:200]
+            raise BadInput(
+                f"{table} of the feedback store cannot be read ({reason}).",
+                self.url,
+                "See to the database, or restore the file from a backup.",
+            ) from None
 
 
 def check(judgement: Judgement, known: Sequence[str] | set[str] | None, where: str) -> None:

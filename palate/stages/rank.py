@@ -115,9 +115,16 @@ def _from_files(files: Sequence[Path], seed: int) -> tuple[list[Prompt], list[Re
     judgements: dict[str, Judgement] = {}
     for path in files:
         for comparison in formats.read_comparisons(path):
-            prompts.setdefault(comparison.prompt.id, comparison.prompt)
-            responses |= {r.id: r for r in comparison.responses}
-            judgements |= {j.id: j for j in comparison.judgements}
+            asked = prompts.setdefault(comparison.prompt.id, comparison.prompt)
+            same = asked.messages == comparison.prompt.messages
+            same &= all(responses.setdefault(r.id, r).text == r.text for r in comparison.responses)
+            same &= all(judgements.setdefault(j.id, j) == j for j in comparison.judgements)
+            if not same:
+                raise BadInput(
+                    f"two different records about the prompt {comparison.prompt.id} have the same id.",
+                    path,
+                    "Give each its own id.",
+                )
     placed = split.assign((p.family for p in prompts.values()), dev=len(prompts) // 10, test=0, seed=seed)
     return (
         [dataclasses.replace(p, split=placed[p.family]) for p in prompts.values()],

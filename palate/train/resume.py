@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from palate.errors import BrokenArtifact
 from palate.train.update import Learner
 from palate.workspace import RESUME, keep_time, sync
 
@@ -43,12 +45,25 @@ def save(folder: Path, step: int, learners: Mapping[str, Learner], extra: Mappin
 
 
 def load(folder: Path, learners: Mapping[str, Learner]) -> tuple[int, dict[str, Any]]:
-    """Put the saved state back; (steps done, extra). (0, {}) when there is nothing to resume."""
+    """Put the saved state back; (steps done, extra). (0, {}) when there is nothing to resume.
+
+    Raises BrokenArtifact when there is a state and it is damaged or another network's: starting again in silence
+    would throw hours away.
+    """
     path = folder / FILE
     if not path.exists():
         return 0, {}
-    state = torch.load(path, weights_only=True)  # nothing but tensors and plain values is unpickled
-    for name, learner in learners.items():
-        learner.model.load_state_dict(state["learners"][name]["model"])
-        learner.optimizer.load_state_dict(state["learners"][name]["optimizer"])
-    return int(state["step"]), dict(state["extra"])
+    try:
+        with zipfile.ZipFile(path) as whole:  # torch writes the checksums and does not read them
+            if (bad := whole.testzip()) is not None:
+                raise ValueError(f"wrong checksum in {bad}")
+        state = torch.load(path, weights_only=True)  # nothing but tensors and plain values is unpickled
+        for name, learner in learners.items():
+            learner.model.load_state_dict(state["learners"][name]["model"])
+            learner.optimizer.load_state_dict(state["learners"][name]["optimizer"])
+        return int(state["step"]), dict(state["extra"])
+    except Exception as error:  # torch raises a dozen kinds, from its zip reader to its unpickler
+        raise BrokenArtifact(
+            f"{path} cannot be gone on from ({type(error).__name__}: {str(error)[:120]}). Delete it to begin this "
+            f"stage again."
+        ) from None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests_small import sealed_again
 
 from palate import flow, metrics
 from palate.api import load
@@ -90,6 +91,7 @@ def test_a_reward_worth_nothing_moves_nothing(small_run: Made, tmp_path: Path) -
     path = copy.path("reward") / "config.json"
     text = re.sub(r'"mix": \[[^]]*\]', '"mix": [0.0, 0.0, 0.0, 0.0, 0.0]', path.read_text())
     path.write_text(re.sub(r'"(mean|std)": [-0-9.e]+', r'"\1": 0.0', text))
+    sealed_again(copy.path("reward"))
     assert flow.run_stage("ppo", recipe, copy)
     assert json.loads((copy.read("ppo") / "report.json").read_text())["rounds"] == 0
     sft, policy = (load_file(copy.read(a) / "model.safetensors") for a in ("sft", "ppo"))
@@ -118,6 +120,7 @@ def test_a_reward_model_of_another_tokenizer_is_refused(small_run: Made, tmp_pat
     copy = Workspace(tmp_path / "copy")
     shutil.copytree(small_run[1].folder, copy.folder)
     tokenizers.train(["other words than before, and other merges"] * 9, 320).save(copy.path("reward"))
+    sealed_again(copy.path("reward"))
     with pytest.raises(BadInput, match="another tokenizer"):
         ppo._open_models(copy, CPU)
     tokenizers.train(["a b c"] * 9, 270).save(copy.path("base"))
