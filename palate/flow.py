@@ -98,7 +98,8 @@ def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
 def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:
     """Make the artifact of stage `name`; False when the finished one is up to date and nothing was done.
 
-    Raises MissingArtifact when an input is missing, BrokenArtifact when one is damaged, and RecipeError when the recipe has no section for the stage.
+    Raises MissingArtifact when an input is missing, BrokenArtifact when one is damaged, and RecipeError when the recipe
+    has no section for the stage.
     """
     stage = BY_NAME[name]
     if getattr(recipe, stage.sections[0]) is None:

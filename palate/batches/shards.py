@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from palate.batches.packed import Packed
 from palate.errors import BadInput
 
+DTYPES = ("uint16", "uint32")
+
 
 class Shard:
     """One split of the tokens artifact, memory-mapped.
@@ -26,11 +28,15 @@ class Shard:
         try:
             index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
             part = index[split]
+            if index["dtype"] not in DTYPES or part["file"] != f"{split}.bin":
+                raise ValueError(f"{part['file']} of {index['dtype']}")
             path = folder / part["file"]
             self.tokens: NDArray[np.unsignedinteger] = np.memmap(path, dtype=np.dtype(index["dtype"]), mode="r")
-            self.lengths: NDArray[np.int64] = np.asarray(part["lengths"], dtype=np.int64)
+            self.lengths: NDArray[np.int64] = np.array(part["lengths"]).astype(np.int64, casting="safe")
             self.text_bytes = int(part["text_bytes"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if self.lengths.ndim != 1 or self.lengths.min() < 1 or self.text_bytes < 1:
+                raise ValueError("a document without a length")
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise BadInput(f"unreadable token shard ({error}).", folder, "Run `palate tokenize` again.") from None
         if int(self.lengths.sum()) != len(self.tokens):
             raise BadInput(

@@ -6,6 +6,7 @@ as `Dropped` with its reason, and the rest goes on.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,8 +47,31 @@ def read(path: Path) -> Iterator[Document | Dropped]:
 
 
 def read_file(path: Path, locator: str) -> Iterator[Document | Dropped]:
-    """The documents of one file; `locator` is the name they are reported under."""
-    source = Source(path, locator)
+    """The documents of one file; `locator` is the name they are reported under. What cannot be read is counted, and
+    what cannot be written down as UTF-8 is none that was read."""
+    source = Source(path, locator.encode("utf-8", "backslashreplace").decode())  # a name may be any bytes
+    something = False
+    for found in _read(source):
+        something = True
+        if isinstance(found, Document) and not _writable(found):
+            yield Dropped(found.locator.encode("utf-8", "replace").decode(), "undecodable", "half of a character")
+        else:
+            yield found
+    if not something:
+        yield Dropped(source.locator, "damaged", "nothing that could be read is in it")
+
+
+def _writable(document: Document) -> bool:
+    try:
+        for value in vars(document).values():
+            (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read(source: Source) -> Iterator[Document | Dropped]:
+    path, locator = source.path, source.locator
     try:
         if path.stat().st_size == 0:
             yield Dropped(locator, "empty", "the file has no bytes")

@@ -85,7 +85,8 @@ def decoded(raw: bytes) -> str:
 
 def brief(error: object) -> str:
     """An error in one line of at most 200 characters, for `Dropped.detail`."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else "?" for c in text)[:200] or type(error).__name__
 
 
 def document(kind: str, locator: str, text: str, **fields: Any) -> Document:

@@ -206,6 +206,8 @@ def read_wiki(source: Source) -> Iterator[Document | Dropped]:
             elif line.strip() == "</doc>" and opening is not None:
                 yield _wiki_page(source.locator, opening, lines)
                 opening = None
+            elif opening is None and line.strip():
+                yield Dropped(f"{source.locator}:{number}", "damaged", "a line outside of every document")
             elif line.strip():
                 lines.append(line.strip())
     if opening is not None:

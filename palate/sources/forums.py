@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from palate.sources.websites import fragment
 
 QUESTION, ANSWER = "1", "2"  # PostTypeId in the dumps' schema; the other types are wikis and moderation
 BATCH = 1_000
+_NUMBER = re.compile("-?[0-9]{1,18}")  # what SQLite can hold
 LICENCE = "CC BY-SA"  # of every Stack Exchange dump
 
 
@@ -71,19 +73,15 @@ def _load(source: Source, store: sqlite3.Connection) -> str:
             ):
                 get = row.attrib.get
                 kind = get("PostTypeId")
-                if kind in (QUESTION, ANSWER) and get("Id", "").isdigit():
-                    accepted = get("AcceptedAnswerId")
-                    rows.append(
-                        (
-                            int(get("Id")),
-                            int(get("ParentId") or 0) if kind == ANSWER else None,
-                            int(get("Score") or 0),
-                            get("Title", ""),
-                            get("Body", ""),
-                            int(accepted) if accepted else None,
-                            get("Tags", ""),
-                        )
-                    )
+                if kind in (QUESTION, ANSWER):
+                    told = [get(key) or "0" for key in ("Id", "ParentId", "Score", "AcceptedAnswerId")]
+                    if all(_NUMBER.fullmatch(number) for number in told):
+                        number, parent, score, accepted = map(int, told)
+                        above = parent if kind == ANSWER else None
+                        texts = [get(key, "") for key in ("Title", "Body", "Tags")]
+                        rows.append((number, above, score, *texts[:2], accepted or None, texts[2]))
+                    else:
+                        trouble = brief(f"a post whose numbers are none: {', '.join(told)}")
                 row.clear()
                 while row.getprevious() is not None:  # lxml keeps the emptied rows in the tree otherwise
                     del row.getparent()[0]

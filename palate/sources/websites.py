@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import re
+import zlib
 from collections.abc import Iterator
 from configparser import ConfigParser
 from copy import deepcopy
@@ -18,7 +19,7 @@ from typing import Any
 from lxml import etree, html
 
 from palate.records import Document
-from palate.sources.files import OURS, Dropped, Source, brief, document
+from palate.sources.files import OURS, Dropped, Source, brief, document, opened
 
 MOST_PAGE_BYTES = 20_000_000
 SHORTEST = 60
@@ -51,6 +52,9 @@ def read(source: Source) -> Iterator[Document | Dropped]:
                 # The archive's framing is broken here: what follows cannot be found any more.
                 yield Dropped(source.locator, "damaged", brief(f"after {number} records: {error}"))
                 return
+            if not record.rec_headers.get_header("Content-Length"):
+                yield Dropped(source.locator, "damaged", f"after {number} records: cut off inside a record's header")
+                return
             if record.rec_type not in ("response", "resource", "conversion"):
                 continue
             number += 1
@@ -61,8 +65,24 @@ def read(source: Source) -> Iterator[Document | Dropped]:
                 raise
             except Exception as error:  # whatever trips over one page, the next is read
                 yield Dropped(url or f"{source.locator}#{number}", "damaged", brief(error))
-    if not number:
+    trouble = _damage(source)
+    if trouble:
+        yield Dropped(source.locator, "damaged", brief(f"after {number} records: {trouble}"))
+    elif not number:
         yield Dropped(source.locator, "empty", "no page in this archive")
+
+
+def _damage(source: Source) -> str:
+    """What is wrong with an archive as a whole, "" when nothing is. warcio takes a broken gzip member, or a header that
+    was cut off, for the archive's end."""
+    last = b""
+    try:
+        with opened(source) as file:
+            while piece := file.read(1 << 20):
+                last = piece
+    except (OSError, EOFError, zlib.error) as error:
+        return str(error)
+    return "" if last.endswith(b"\n") else "the last record has no end"
 
 
 def _page(record: Any, url: str, locator: str) -> Document | Dropped:
@@ -75,6 +95,10 @@ def _page(record: Any, url: str, locator: str) -> Document | Dropped:
     raw = record.content_stream().read(MOST_PAGE_BYTES + 1)
     if len(raw) > MOST_PAGE_BYTES:
         return Dropped(url or locator, "too large", f"over {MOST_PAGE_BYTES // 1_000_000} MB")
+    while record.raw_stream.read():  # what a decompressor left over
+        pass
+    if record.raw_stream.limit > 0:
+        return Dropped(url or locator, "damaged", f"cut off: {record.raw_stream.limit} bytes of the record are missing")
     date = record.rec_headers.get_header("WARC-Date") or ""
     extra = {"retrieved_at": date} if date else {}
     if kind == "text/plain":

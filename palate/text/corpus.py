@@ -66,7 +66,7 @@ def read_documents(folder: Path) -> Iterator[Document]:
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(batch_size=ROWS_PER_GROUP, columns=list(COLUMNS)):
                     for row in batch.to_pylist():
-                        yield Document(**{**row, "extra": json.loads(row["extra"])})
-        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-            why = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+                        yield Document.from_json({**row, "extra": json.loads(row["extra"])})
+        except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            why = str(error)[:120] or type(error).__name__
             raise BadInput(f"damaged ({why}).", path, "Delete its folder and run `palate collect` again.") from None

@@ -39,6 +39,8 @@ class Tokenizer:
         # Text is text: a user who types "<|end|>" gets those seven characters, not the marker.
         self._backend.encode_special_tokens = True
         self.config = config
+        self.vocab: int = 1 + max(self._backend.get_vocab().values())
+        """One more than the largest id."""
         self.pad, self.bos, self.eos, self.end = (self._id(t) for t in (chat.PAD, chat.BOS, chat.EOS, chat.END))
         self._roles = {role: self._id(marker) for role, marker in chat.ROLES.items()}
 
@@ -50,11 +52,6 @@ class Tokenizer:
                 f"chat templates of other models come with the align recipe."
             )
         return int(found)
-
-    @property
-    def vocab(self) -> int:
-        """Number of ids."""
-        return self._backend.get_vocab_size()
 
     @property
     def stops(self) -> tuple[int, ...]:
@@ -109,14 +106,37 @@ def load(folder: Path) -> Tokenizer:
     for name in FILES:
         if not (folder / name).is_file():
             raise BadInput("there is no such file.", folder / name, "Name a folder with a saved tokenizer.")
+    mend = "Run `palate tokenize` again, or copy it again."
     try:
         backend = tokenizers.Tokenizer.from_file(str(folder / FILES[0]))
         config = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{FILES[1]} is no object")
+        loaded = Tokenizer(backend, config)
+        whole = loaded.decode(loaded.encode(PROBE)) == PROBE
+    except Unsupported:
+        raise
     except Exception as error:  # `tokenizers` raises bare Exception for every kind of damage
-        raise BadInput(
-            f"not a readable tokenizer ({str(error)[:80]}).", folder, "Run `palate tokenize` again, or copy it again."
-        ) from None
-    return Tokenizer(backend, config)
+        raise BadInput(f"not a readable tokenizer ({str(error)[:80]}).", folder, mend) from None
+    if not whole:  # byte-level BPE leaves out what has no id, without a word
+        raise BadInput("this tokenizer gives back other text than it was given.", folder, mend)
+    return loaded
+
+
+PROBE = "".join(
+    map(
+        chr,
+        [
+            *range(0xC0),
+            *(n << 6 for n in range(3, 32)),
+            *(n << 12 for n in range(1, 16)),
+            *(n << 18 for n in range(1, 5)),
+            0x800,
+            0x10000,
+        ],
+    )
+)
+"""Every byte that UTF-8 can hold: ASCII, continuations, and the first bytes of two, three and four."""
 
 
 def train(texts: Iterable[str], vocab: int) -> Tokenizer:
