@@ -104,6 +104,13 @@ def score(folder: str | Path, prompt: str | Conversation, answers: Sequence[str]
     if (path / flow.RECIPE).is_file():
         path = Workspace(path).read("reward")
     model, extra = weights.load_scalar_model(path)
+    names, pooling = extra.get("labels"), extra.get("pooling")
+    if pooling not in ("last", "mean") or not isinstance(names, list) or len(names) != model.score.out_features:
+        raise BadInput(
+            "config.json does not say how to pool and name its scores.",
+            path,
+            "Name a folder that `palate reward` made.",
+        )
     tokenizer = tokenizers.load(path)
     device = open_device(Hardware())
     ids = tokenizer.encode_prompt(conversation(prompt) if isinstance(prompt, str) else prompt)
@@ -111,11 +118,10 @@ def score(folder: str | Path, prompt: str | Conversation, answers: Sequence[str]
         model.to(device.torch),
         [ids] * len(answers),
         [[*tokenizer.encode(answer), tokenizer.end] for answer in answers],
-        pooling=str(extra["pooling"]),
+        pooling=pooling,
         pad=tokenizer.pad,
         device=device,
     )
-    names = extra["labels"]
     return [dict(zip(names, row, strict=True)) for row in scores.tolist()]
 
 

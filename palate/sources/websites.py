@@ -19,7 +19,7 @@ from typing import Any
 from lxml import etree, html
 
 from palate.records import Document
-from palate.sources.files import OURS, Dropped, Source, brief, document, opened
+from palate.sources.files import OURS, Dropped, Source, brief, document, opened, suffixes
 
 MOST_PAGE_BYTES = 20_000_000
 SHORTEST = 60
@@ -82,7 +82,9 @@ def _damage(source: Source) -> str:
                 last = piece
     except (OSError, EOFError, zlib.error) as error:
         return str(error)
-    return "" if last.endswith(b"\n") else "the last record has no end"
+    header_alone = last.rstrip().rpartition(b"\r\n\r\n")[2].startswith(b"WARC/")
+    end = b"\n" if suffixes(source.path)[0] == ".arc" else b"\r\n\r\n"
+    return "" if last.endswith(end) and not header_alone else "the last record has no end"
 
 
 def _page(record: Any, url: str, locator: str) -> Document | Dropped:

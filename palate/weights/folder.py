@@ -22,6 +22,7 @@ from palate.weights.families import FAMILIES, Family, Place
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 WEIGHTS = "model.safetensors"
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INDEX = "model.safetensors.index.json"
 """Large models lie in several files; this one says which tensor is in which."""
 
@@ -142,7 +143,7 @@ def _read_config(folder: Path, wanted: Mapping[str, Family]) -> tuple[dict[str, 
         found = str((config.get("architectures") or ["none"])[0])
     except FileNotFoundError:
         raise BadInput("there is no config.json.", folder, "Name a model folder (ours or Hugging Face's).") from None
-    except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
+    except (OSError, ValueError, AttributeError, TypeError, LookupError, RecursionError):
         raise BadInput("config.json is damaged.", folder, "Copy the folder again.") from None
     if found in wanted:
         if config.get("quantization_config"):
@@ -205,7 +206,7 @@ def _take(tensors: dict[str, Tensor], name: str, shape: Sequence[int], folder: P
             folder,
             "Copy both from the same place.",
         )
-    if not found.is_floating_point():
+    if found.dtype not in DTYPES:
         raise Unsupported(f"{folder}: {name} is {found.dtype}; only float32, float16 and bfloat16 weights are read.")
     values = found.float()
     if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
@@ -257,7 +258,7 @@ def _weight_files(folder: Path) -> Iterable[str]:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         names = sorted({str(name) for name in index["weight_map"].values()})
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError):
         raise BadInput(f"{INDEX} is damaged.", folder, "Copy the folder again.") from None
     if any(Path(name).name != name for name in names):
         raise BadInput(f"{INDEX} names a file outside the folder.", folder, "Copy the folder again.")
