@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from palate.errors import PalateError
 
 CUTS = 50
+TRIED: Counter[str] = Counter()
+"""What became of the damaged files of this session; told at its end."""
 Damaged = tuple[str, bytes]
 """What was done, and the bytes after it."""
 
@@ -89,8 +92,11 @@ def outcome(load: Callable[[Path], object], path: Path, what: str, *, seconds: f
     """What `load` makes of the file: its value, or the PalateError. Anything else that is raised fails the test."""
     try:
         with at_most(seconds):
-            return load(path)
+            value = load(path)
+            TRIED["loaded"] += 1
+            return value
     except PalateError as error:
+        TRIED["refused in one line"] += 1
         return error
     except BaseException as error:
         pytest.fail(f"{path.name}, {what}: {type(error).__name__}: {str(error)[:300]}")

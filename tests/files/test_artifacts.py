@@ -184,6 +184,26 @@ def test_other_files_of_a_run(
     assert command == "evaluate" or told.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")],
+    ids=["python", "torch"],
+)
+def test_a_machine_that_is_too_small(
+    error: Exception, a_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(flow, "run_stage", fails)
+    code, told = call(capsys, "sft", str(a_run))
+    assert code == 1 and told.count("\n") == 1 and "not enough memory" in told
+    error.args = ("a fault of ours",)
+    if isinstance(error, RuntimeError):
+        with pytest.raises(RuntimeError, match="a fault of ours"):
+            call(capsys, "sft", str(a_run))
+
+
 def test_the_notes_of_a_control(small_run: Made, tmp_path: Path) -> None:
     """basis.txt says what the number of steps was measured from; when it is damaged they are measured again."""
     copy = Workspace(tmp_path / "run")

@@ -33,6 +33,7 @@ from palate.records import (
     read_jsonl,
     write_jsonl,
 )
+from palate.stages import rank
 
 QUICK = settings(deadline=None, derandomize=True, database=None)
 
@@ -390,3 +391,51 @@ def test_a_damaged_line_in_the_middle_does_not_cut_the_log(tmp_path: Path) -> No
     path.write_text('{"step": 1}\n{"step": 2}\n{"st')
     metrics.Metrics(path, resume_after=2)
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+# --- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_two_people_who_rank_the_same_answers_are_two_judgements(tmp_path: Path) -> None:
+    path = tmp_path / "k.jsonl"
+    row = {"prompt": "p", "responses": ["a", "b"], "ranks": [1, 2]}
+    rows = [{**row, "annotator": "x"}, {**row, "annotator": "y"}, {**row, "annotator": "x", "ranks": [2, 1]}]
+    path.write_bytes(lines([*rows, rows[0]]))
+    _, _, judgements = rank._from_files([path], seed=0)
+    assert [j.annotator for j in judgements] == ["x", "y", "x"], "the same line twice is one judgement"
+
+
+K_WAY: dict[str, Any] = COMPARISONS[-1]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (("judgements", 0, "prompt_id"), "q", "j belongs to the prompt q, this one is p"),
+        (("responses", 0, "prompt_id"), "q", "r belongs to the prompt q, this one is p"),
+        (("responses", 1, "id"), "r", "two different responses have the same id"),
+        (("judgements", 0, "ranks"), {"s": 1, "z": 2}, "names the answer z"),
+        (("judgements", 0, "criteria"), {"z": {"clarity": 1.0}}, "names the answer z"),
+        (("judgements", 0, "criteria"), {"r": {"clarity": 9.0}}, "scores are 1 to 5"),
+        (("judgements", 0, "ranks"), {"s": 0, "r": 1}, "ranks are 1, 2, 3"),
+        (("judgements", 0, "ranks"), {"s": 1.5, "r": 1}, "the field 'ranks'"),
+    ],
+)
+def test_ids_and_numbers_that_do_not_belong(place: tuple[Any, ...], value: Any, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "k.jsonl"
+    path.write_bytes(lines([K_WAY, changed(K_WAY, place, value, "new")]))
+    with pytest.raises(BadInput, match=rf"k\.jsonl:2: .*{told}"):
+        list(formats.read_comparisons(path))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"), [(("responses", 0, "text"), "another"), (("prompt", "messages", 0, "content"), "another?"),
+                         (("judgements", 0, "ranks"), {"s": 2, "r": 1})]
+)  # fmt: skip
+def test_the_same_id_for_two_records_of_a_file(place: tuple[Any, ...], value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "k.jsonl"
+    path.write_bytes(lines([K_WAY, K_WAY]))
+    assert len(rank._from_files([path], seed=0)[2]) == 1
+    path.write_bytes(lines([K_WAY, changed(K_WAY, place, value, "new")]))
+    with pytest.raises(BadInput, match=r"k\.jsonl.*the same id"):
+        rank._from_files([path], seed=0)
