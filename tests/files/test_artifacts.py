@@ -204,6 +204,25 @@ def test_a_machine_that_is_too_small(
             call(capsys, "sft", str(a_run))
 
 
+@pytest.mark.parametrize(
+    "content", [b"no database, though it is long enough to be one " * 30, b"SQLite format 3\x00\x10"]
+)
+def test_a_store_that_is_none(content: bytes, a_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = a_run.parent / "feedback.sqlite"
+    before = store.read_bytes() if store.exists() else None
+    made = a_run / FOLDERS["rankings"]
+    made.rename(a_run / "aside")
+    store.write_bytes(content)
+    try:
+        code, told = call(capsys, "rankings", str(a_run))
+        assert store.read_bytes() == content, "what may be mended is left as it was"
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+        (a_run / "aside").rename(made)
+        store.unlink() if before is None else store.write_bytes(before)
+    assert code == 3 and told.count("\n") == 1 and "feedback.sqlite" in told and "restored from a backup" in told
+
+
 def test_the_notes_of_a_control(small_run: Made, tmp_path: Path) -> None:
     """basis.txt says what the number of steps was measured from; when it is damaged they are measured again."""
     copy = Workspace(tmp_path / "run")
