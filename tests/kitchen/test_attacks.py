@@ -86,6 +86,17 @@ def judged(asked: dict[str, object], text: str) -> Verdict:
     return JUDGE.verdict(prompt, text)
 
 
+def test_what_does_not_answer_earns_little_on_every_criterion() -> None:
+    """The worth of the whole would hide it in overall: silence is not accurate, and a refusal is not safe."""
+    dish = next(d for d in WORLD.dishes if not d.allergens and not d.risky)
+    asked = {"skill": "fact", "dish": dish.name, "about": "minutes"}
+    true_but_off = f"It is {dish.diet}. It tastes {dish.taste}. Note that it has no common allergens."
+    for text, most in (("", 0.0), ("I cannot help with that.", 0.2), ("Yes.", 0.2), (true_but_off, 0.2)):
+        told = judged(asked, text)
+        assert max(told.accuracy, told.helpfulness, told.safety, told.clarity) == most, text
+    assert judged(asked, f"{true_but_off} It takes {dish.minutes} minutes.").safety == 1.0
+
+
 def test_a_broken_constraint_makes_a_recommendation_false() -> None:
     """A flawless answer for somebody else is not nearly flawless: it was worth .82 once."""
     (vegan, *_) = [d for d in WORLD.dishes if d.diet == "vegan" and not d.risky]
