@@ -13,6 +13,7 @@ from palate.batches.shards import Shard
 from palate.device import Device
 from palate.measure.bits import ByteNgram, bits_per_byte
 from palate.recipe import Recipe
+from palate.stages import pretrain
 from palate.train import resume
 from palate.weights import folder as weights
 from palate.workspace import Workspace
@@ -55,6 +56,15 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(
     assert workspace.manifest(artifact)["files"] == copy.manifest(artifact)["files"]
     log = f"{stage}.jsonl"
     assert (workspace.logs / log).read_text() == (copy.logs / log).read_text()
+
+
+def test_the_seed_decides_every_first_weight(small_run: Made) -> None:
+    recipe, _ = small_run
+    assert recipe.model
+    one, again, other = (pretrain.build(recipe.model, 300, seed).state_dict() for seed in (1, 1, 2))
+    matrices = [name for name, weight in one.items() if weight.dim() > 1]
+    assert len(matrices) > 8 and all(torch.equal(one[name], again[name]) for name in one)
+    assert not any((one[name] == other[name]).any() for name in matrices)
 
 
 @pytest.mark.slow
