@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # PyTorch's public CPU index when it answers within five seconds, otherwise whatever the configured index gives.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check bench oracles mutants trl clean
+.PHONY: demo test test-slow check bench oracles mutants gold trl clean
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
@@ -30,6 +30,11 @@ oracles: .venv/ready
 # TRL's objectives beside ours (docs/objectives.md). Its environment reads the packages of .venv and adds TRL to them.
 trl: .venv-trl/ready
 	TRL_EXPERIMENTAL_SILENCE=1 .venv-trl/bin/python tests/oracles/trl_agrees.py
+
+# Gold attacked and the panel's noise measured on finished kitchen runs: make gold RUNS=runs/kitchen (docs/gold.md).
+gold: .venv/ready
+	.venv/bin/python tests/soak/attacks.py $(RUNS)
+	.venv/bin/python tests/soak/ceiling.py $(RUNS)
 
 # Deliberate faults, each of which a named test must notice (docs/mutants.md).
 mutants: .venv/ready
