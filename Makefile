@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # PyTorch's public CPU index when it answers within five seconds, otherwise whatever the configured index gives.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check bench oracles mutants gold trl clean
+.PHONY: demo test test-slow check bench oracles mutants gold trl soak clean
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
@@ -39,6 +39,11 @@ gold: .venv/ready
 # Deliberate faults, each of which a named test must notice (docs/mutants.md).
 mutants: .venv/ready
 	.venv/bin/python tests/mutants/hunt.py
+
+# kill -9 and full disks at every stage (docs/reliability.md); the second needs root and is skipped without.
+soak: .venv/ready
+	.venv/bin/python tests/soak/kills.py
+	.venv/bin/python tests/soak/disk.py
 
 # Never touches feedback.sqlite: people's work outlives runs.
 clean:

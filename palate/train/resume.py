@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
+import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,26 @@ from palate.workspace import RESUME, keep_time, sync
 FILE = f"{RESUME}/state.pt"
 
 
+@contextlib.contextmanager
+def _unbroken() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end: torch's zip writer aborts the process when an exception stops it midway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach only the main thread
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for sent in came[:1]:
+            signal.raise_signal(sent)
+
+
+@_unbroken()
 def save(folder: Path, step: int, learners: Mapping[str, Learner], extra: Mapping[str, Any] | None = None) -> None:
     """Replace the state in `folder` (an artifact in the making) at once or not at all; the time spent is kept, too."""
     path = folder / FILE

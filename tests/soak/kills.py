@@ -1,7 +1,7 @@
 """kill -9, again and again, at every stage of a run: does the same command end with the same bits?
 
     python tests/soak/kills.py                 the whole: every publishing step of every stage, and at random
-    python tests/soak/kills.py --kills 25      a random choice of 25 of them
+    python tests/soak/kills.py --kills 20      a random choice of 20 of those of the first round
 
 A run of the small recipe that nothing disturbs is made first, in a process of its own (so with other hashes of
 strings). Then the same command is given in a second folder and killed; given again and killed; and so on to the end of
@@ -247,13 +247,13 @@ def output_to(path: Path) -> Iterator[None]:
         yield
 
 
-def undisturbed(folder: Path) -> None:
-    """Both rounds of the run that nothing kills; what happened in each stage is written beside it."""
+def undisturbed(folder: Path, rounds: int) -> None:
+    """The rounds of the run that nothing kills; what happened in each stage is written beside it."""
     import_everything()
     (folder.parent / "small.toml").write_text(SMALL)
     pid = os.getpid()
     happened = []
-    for settings in SETTINGS:
+    for settings in SETTINGS[:rounds]:
         reader, writer = os.pipe()
         if os.fork() == 0:  # the patches of a round end with its process
             with output_to(folder.parent / "output.txt"):
@@ -392,38 +392,45 @@ def _rows(path: Path) -> list[Any]:
         return [(table, row) for table in sorted(tables) for row in connection.execute(f"SELECT * FROM {table}")]
 
 
+def make_undisturbed(folder: Path, rounds: int) -> None:
+    """`undisturbed` in a process of its own."""
+    folder.parent.mkdir(parents=True)
+    asked = ["--undisturbed", str(folder), "--rounds", str(rounds)]
+    subprocess.run([sys.executable, __file__, *asked], check=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, help="choose so many of all kills at random")
+    parser.add_argument("--kills", type=int, help="choose so many of the first round's kills at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="work in this folder and keep it; its undisturbed run is used again")
     parser.add_argument("--undisturbed", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    many = given.rounds or (len(SETTINGS) if given.kills is None else 1)
     if given.undisturbed:
-        undisturbed(given.undisturbed)
+        undisturbed(given.undisturbed, many)
         return 0
     home = given.keep.absolute() if given.keep else Path(tempfile.mkdtemp(prefix="kills-"))
     calm, killed = home / "calm" / "run", home / "killed" / "run"
     killed.parent.mkdir(parents=True)
     if not (calm.parent / "happened.json").exists():
-        calm.parent.mkdir()
-        subprocess.run([sys.executable, __file__, "--undisturbed", str(calm)], check=True)
+        make_undisturbed(calm, many)
     import_everything()
     (killed.parent / "small.toml").write_text(SMALL)
     happened = json.loads((calm.parent / "happened.json").read_text())
     rng = random.Random(given.seed)
     rounds = [
         [kill for stage in STAGES_OF_A_RUN for kill in choose(happened[number], stage, rng, replaces=number > 0)]
-        for number in range(2)
+        for number in range(many)
     ]
     if given.kills is not None:
-        every = [(number, at) for number in range(2) for at in range(len(rounds[number]))]
-        chosen = set(rng.sample(every, min(given.kills, len(every))))
-        rounds = [[kill for at, kill in enumerate(rounds[number]) if (number, at) in chosen] for number in range(2)]
+        chosen = sorted(rng.sample(range(len(rounds[0])), min(given.kills, len(rounds[0]))))
+        rounds[0] = [rounds[0][at] for at in chosen]
     table: collections.Counter[tuple[str, str]] = collections.Counter()
     started = time.monotonic()
-    for number, settings in enumerate(SETTINGS):
-        for kill in rounds[number]:
+    for settings, kills in zip(SETTINGS, rounds, strict=False):
+        for kill in kills:
             place = killed_once(killed, settings, kill)
             if place is not None and not (place[1] == AFTER and table[place]):  # once is enough
                 table[place] += 1
