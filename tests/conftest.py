@@ -1,5 +1,6 @@
 """A whole run of the kitchen, small enough for seconds, made once and shared by the tests of the stages."""
 
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -30,6 +31,14 @@ def calls_out() -> Iterator[list[str]]:
             patch.setattr(place, name, refuse)
         yield tried
     assert tried == [], "a test called out"
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT does what it does at a terminal; shells ignore it in what they start with &."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -240,6 +240,7 @@ def same(made: Made, copy: Workspace, artifact: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, cli.STOPPED), (signal.SIGTERM, cli.TERMINATED), (signal.SIGKILL, -9)]
 )
@@ -263,6 +264,7 @@ def test_a_process_that_is_told_to_stop(sent: signal.Signals, code: int, small_r
     same(small_run, copy, "base")
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, cli.STOPPED), (signal.SIGTERM, cli.TERMINATED)])
 def test_ctrl_c_and_sigterm(
     sent: signal.Signals,

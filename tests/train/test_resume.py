@@ -9,6 +9,7 @@ from palate.train import resume
 from palate.train.update import Learner
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_the_state_to_be_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception in the middle of torch.save aborts the process: no line, no exit code of ours, a lost step."""
     model = torch.nn.Linear(2, 1)
