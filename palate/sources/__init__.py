@@ -55,6 +55,8 @@ def read_file(path: Path, locator: str) -> Iterator[Document | Dropped]:
         something = True
         if isinstance(found, Document) and not _writable(found):
             yield Dropped(found.locator.encode("utf-8", "replace").decode(), "undecodable", "half of a character")
+        elif isinstance(found, Dropped):
+            yield Dropped(found.locator, found.reason, brief(found.detail))  # it may quote what is damaged
         else:
             yield found
     if not something:

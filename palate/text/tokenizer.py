@@ -116,7 +116,10 @@ def load(folder: Path) -> Tokenizer:
         whole = loaded.decode(loaded.encode(PROBE)) == PROBE
     except Unsupported:
         raise
-    except Exception as error:  # `tokenizers` raises bare Exception for every kind of damage
+    except BaseException as error:
+        # `tokenizers` raises bare Exception for damage, and a panic of its Rust, which is none, for surprises.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise BadInput(f"not a readable tokenizer ({str(error)[:80]}).", folder, mend) from None
     if not whole:  # byte-level BPE leaves out what has no id, without a word
         raise BadInput("this tokenizer gives back other text than it was given.", folder, mend)

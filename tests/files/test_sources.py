@@ -175,6 +175,15 @@ def test_odd_documents(name: str, content: bytes, texts: list[str], reason: str 
     assert {d.reason for d in found if isinstance(d, Dropped)} == ({reason} if reason else set())
 
 
+def test_what_is_quoted_of_a_damaged_page_can_be_read(kitchen: Path, tmp_path: Path) -> None:
+    good = (kitchen / "one.warc").read_bytes()
+    typed = b"Content-Type: text/html"
+    assert good.count(typed) > 1
+    (tmp_path / "a.warc").write_bytes(good.replace(typed, typed[:14] + bytes(9), 1))
+    (drop,) = (d for d in sources.read(tmp_path) if isinstance(d, Dropped))
+    assert drop.reason == "not a page" and drop.detail.isprintable()
+
+
 def test_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()

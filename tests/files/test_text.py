@@ -91,6 +91,15 @@ def test_a_tokenizer_config_that_is_none(content: str, made: Path) -> None:
         path.write_text(good)
 
 
+def test_a_tokenizer_that_its_library_panics_at(made: Path, tmp_path: Path) -> None:
+    values = json.loads((made / "tokenizer.json").read_text())
+    values["model"]["continuing_subword_prefix"] = "00"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    (tmp_path / "tokenizer_config.json").write_bytes((made / "tokenizer_config.json").read_bytes())
+    with pytest.raises(BadInput, match="not a readable tokenizer"):
+        tokenizers.load(tmp_path)
+
+
 def test_a_tokenizer_that_loses_letters(made: Path, tmp_path: Path) -> None:
     """A byte without an id is left out by byte-level BPE, without a word."""
     values = json.loads((made / "tokenizer.json").read_text())
