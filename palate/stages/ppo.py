@@ -31,7 +31,7 @@ from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_sc
 from palate.metrics import Metrics, Progress
 from palate.nn.transformer import LanguageModel, ScalarModel
 from palate.objectives.advantage import generalised_advantages, shaped_rewards
-from palate.objectives.masked import masked_mean, whiten
+from palate.objectives.masked import whiten
 from palate.objectives.policy import (
     approximate_kl,
     clip_fraction,
@@ -50,6 +50,11 @@ from palate.train.ticks import ticks
 from palate.train.update import Learner, Update, update
 from palate.weights import folder as weights
 from palate.workspace import Workspace
+
+LEAST_KL = 14.0
+"""Nats below zero, summed over a rollout's replies, that chance does not give. Where they are drawn from the very
+distribution that their log-probs come from, reference(reply) / policy(reply) is 1 in expectation, so by Markov's
+inequality the log-ratios sum to -x or less with probability e^-x at most: here once in a million rounds."""
 
 WATCHED = 48
 """Dev prompts whose answers are kept at every evaluation, so that the report can judge how the policy changed."""
@@ -332,17 +337,12 @@ def improve(
     """A few epochs of minibatches over one rollout; numbers of the first and last minibatch to watch."""
     watched: dict[str, float] = {}
     norms: list[Update] = []
+    seen: list[tuple[Tensor, Tensor]] = []  # of the minibatch in hand: log-probs now, and when they were sampled
 
     def policy_objective(part: Rollout) -> tuple[Tensor, Tensor]:
         now = reply_logp(models.policy, part.replies, temperature=settings.temperature, device=device)
         mask = part.replies.mask
-        if not watched:  # the policy has not moved yet: every ratio must be 1
-            off = ((now.detach() - part.logp).exp() - 1).abs() * mask
-            watched["first_ratio_error"] = float(off.max())
-        with torch.no_grad():
-            watched["clip_fraction"] = float(clip_fraction(now, part.logp, mask, clip=settings.clip))
-            watched["step_kl"] = float(approximate_kl(now, part.logp, mask))
-            watched["ratio"] = float(masked_mean((now - part.logp).exp(), mask))
+        seen.append((now.detach()[mask.bool()], part.logp[mask.bool()]))
         return policy_loss(now, part.logp, part.advantages, mask, clip=settings.clip)
 
     def critic_objective(part: Rollout) -> tuple[Tensor, Tensor]:
@@ -358,6 +358,15 @@ def improve(
                 norms.append(
                     update(policy, micro, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name)
                 )
+                now, then = (torch.cat(side) for side in zip(*seen, strict=True))
+                seen.clear()
+                every = torch.ones_like(now)
+                if len(norms) == 1:  # the policy had not moved yet: every ratio must be 1
+                    watched["first_ratio_error"] = float(((now - then).exp() - 1).abs().max())
+                    watched["first_kl"] = float(approximate_kl(now, then, every))
+                watched["clip_fraction"] = float(clip_fraction(now, then, every, clip=settings.clip))
+                watched["step_kl"] = float(approximate_kl(now, then, every))
+                watched["ratio"] = float((now - then).exp().mean())
             critic_step = update(
                 critic, micro, critic_objective, lr=critic_lr, max_norm=settings.max_norm, name=f"critic {name}"
             )
@@ -366,6 +375,14 @@ def improve(
         watched["policy_loss"] = sum(u.loss for u in norms) / len(norms)
         watched["grad_norm"] = sum(u.grad_norm for u in norms) / len(norms)
     return watched
+
+
+def _impossible(total: float, replies: int) -> str:
+    return (
+        f"the KL to the assistant is {total / replies:.3f} nats in the mean of {replies} replies, which chance gives "
+        f"less than once in a million rounds: the replies were not drawn from the distribution that their log-probs "
+        f"come from (docs/ppo.md, row 10)"
+    )
 
 
 def train(
@@ -385,18 +402,30 @@ def train(
     """The loop: roll out, improve, stay within the KL budget. Returns how it ended."""
     lr = schedule(settings.schedule, peak=settings.policy_lr, warmup=settings.warmup_steps, steps=settings.rounds)
     ended: dict[str, Any] = {"rounds": settings.rounds, "stopped": "all rounds done"}
+
+    def sampled(round_: int) -> tuple[Rollout, float]:
+        chosen = step_items(count=len(prompts), per_step=settings.rollout_prompts, step=round_, seed=seed)
+        rollout = roll_out(models, [prompts[i] for i in chosen], settings, device, (seed, "rollout", round_))
+        kl = reply_kl(rollout.logp, rollout.ref_logp, rollout.replies.mask)
+        if (total := float(kl.sum())) < -LEAST_KL:
+            metrics.say(f"      round {round_}: {_impossible(total, len(kl))}")
+        return rollout, float(kl.mean())
+
+    def too_far(round_: int, kl: float) -> bool:
+        if settings.kl_budget is None or kl <= settings.kl_budget or not kept:
+            return False
+        models.policy.load_state_dict(kept["policy"])
+        ended.update(rounds=round_ - 2, stopped=f"KL {kl:.2f} over the budget {settings.kl_budget}")
+        return True
+
     with Progress("ppo", settings.rounds, done=done, unit="rounds") as progress:
         for tick in ticks(
             settings.rounds, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every
         ):
-            chosen = step_items(count=len(prompts), per_step=settings.rollout_prompts, step=tick.step, seed=seed)
-            rollout = roll_out(models, [prompts[i] for i in chosen], settings, device, (seed, "rollout", tick.step))
-            kl = float(reply_kl(rollout.logp, rollout.ref_logp, rollout.replies.mask).mean())
+            rollout, kl = sampled(tick.step)
+            if too_far(tick.step, kl):
+                return ended
             if settings.kl_budget is not None:
-                if kl > settings.kl_budget and kept:
-                    models.policy.load_state_dict(kept["policy"])
-                    ended = {"rounds": tick.step - 1, "stopped": f"KL {kl:.2f} over the budget {settings.kl_budget}"}
-                    break
                 kept = {"policy": {k: v.clone() for k, v in models.policy.state_dict().items()}}
             warming = tick.step <= settings.critic_warmup_rounds
             watched = improve(
@@ -428,4 +457,6 @@ def train(
             if tick.save:
                 save(tick.step, kept)
             progress.advance(note=f"score {score:+.2f}  KL {kl:.2f}")
+    if settings.kl_budget is not None:  # what the last round did has not been measured yet
+        too_far(settings.rounds + 1, sampled(settings.rounds + 1)[1])
     return ended

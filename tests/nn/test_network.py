@@ -8,7 +8,7 @@ from palate.device import Device, generator
 from palate.generate.engine import generate, stream
 from palate.nn.config import Shape
 from palate.nn.rotary import Rotary, rotate
-from palate.nn.transformer import LanguageModel, Trunk, initialise, pooled
+from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, initialise, pooled
 
 CPU = Device("cpu", torch.float32)
 SHAPES = {
@@ -82,3 +82,11 @@ def test_pooling() -> None:
     mask = torch.tensor([[0.0, 0, 1, 1, 1, 0, 0, 0]])
     assert float(pooled(scores, mask, "mean")) == 3.0
     assert float(pooled(scores, mask, "last")) == 4.0
+
+
+def test_a_fresh_score_head_gives_scores_of_order_one() -> None:
+    """N(0, 1 / sqrt(d + 1)) (Stiennon et al. 2020): the norm makes every coordinate of order one."""
+    torch.manual_seed(0)
+    weight = ScalarModel(Trunk(SHAPES["tied"]), 2000).score.weight
+    assert float(weight.std()) * (SHAPES["tied"].dim + 1) ** 0.5 == pytest.approx(1, abs=0.02)
+    assert abs(float(weight.mean())) < 0.01
