@@ -282,10 +282,10 @@ def test_over_the_kl_budget_the_last_policy_within_it_comes_back(tmp_path: Path)
 def test_replies_of_another_distribution_are_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = SETTINGS.model_copy(update={"rounds": 1})
-    play(players(noise=0.5), PROMPTS * 4, settings, tmp_path, 0)
+    settings = SETTINGS.model_copy(update={"rounds": 1, "rollout_prompts": 32})
+    play(players(noise=0.1), PROMPTS * 4, settings, tmp_path, 0)
     assert "nats" not in capsys.readouterr().err
-    made = players(noise=0.5)
+    made = players(noise=0.1)
     monkeypatch.setattr(ppo, "generate", lambda model, *given, **options: generate(made.reference, *given, **options))
     play(made, PROMPTS * 4, settings, tmp_path, 0)
     (line,) = (text for text in capsys.readouterr().err.splitlines() if "nats" in text)

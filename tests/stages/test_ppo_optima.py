@@ -41,7 +41,7 @@ BANDIT = Ppo(
     critic_lr=1e-2, warmup_steps=0, critic_warmup_rounds=0, kl_weight=0.0, missing_eos_penalty=0.0,
 )  # fmt: skip
 WALKS = Ppo(
-    rounds=40, rollout_prompts=100, max_new_tokens=WALK - 1, epochs=2, minibatch_rows=100, micro_rows=100,
+    rounds=80, rollout_prompts=100, max_new_tokens=WALK - 1, epochs=2, minibatch_rows=100, micro_rows=100,
     policy_lr=2e-3, critic_lr=3e-3, warmup_steps=0, critic_warmup_rounds=1, kl_weight=0.0, missing_eos_penalty=0.0,
 )  # fmt: skip
 FEW, MANY = range(2), range(20)
