@@ -253,6 +253,7 @@ def _compare(bench: Bench, models: dict[str, LanguageModel]) -> tuple[dict[str, 
     """The table of models, and each one's test answers at its own best temperature."""
     report: dict[str, Any] = {}
     at_best: dict[str, Answers] = {}
+    at_one: dict[str, Answers] = {}
     contenders: list[tuple[str, LanguageModel, int]] = [(name, model, 1) for name, model in models.items()]
     if "sft" in models and bench.reward is not None:
         contenders.append(("best_of_k", models["sft"], bench.settings.best_of))
@@ -282,8 +283,11 @@ def _compare(bench: Bench, models: dict[str, LanguageModel]) -> tuple[dict[str, 
                 progress.advance(note=name)
             told["ended"] = round(read[best].ended, 4)
             told["kl"] = round(_kl(bench, name, model, models.get("sft"), read[1.0], best_of), 4)
-            report[name], at_best[name] = told, read[best]
+            report[name], at_best[name], at_one[name] = told, read[best], read[1.0]
             report.setdefault("tasks", {})[name] = _tasks(bench, read[0.0])
+    if "best_of_k" in at_one:
+        # At one temperature choosing is all that differs; at each one's own, sampling costs the best of K something.
+        report["best_of_k"]["gain_over_sft_t1"] = measure.gain(at_one["best_of_k"], at_one["sft"]).to_json()
     report |= _claims(report, at_best)
     return report, at_best
 

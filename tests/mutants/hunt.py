@@ -33,7 +33,18 @@ class Fault:
     old: str
     new: str
     test: str
-    what: str
+    what: str = ""
+    """In words, where the change itself does not say it."""
+
+    @property
+    def told(self) -> str:
+        """For a line of a table."""
+        return self.what or f"`{_short(self.old)}` -> `{_short(self.new)}`"
+
+
+def _short(code: str) -> str:
+    line = " ".join(code.split()).replace("|", "\\|")
+    return line if len(line) <= 90 else f"{line[:87]}..."
 
 
 def faults() -> list[Fault]:
@@ -85,7 +96,7 @@ def main(words: list[str]) -> int:
     import torch  # nothing of it may run before the fork: its threads would be lost
 
     del numpy, pydantic, sqlalchemy, tokenizers, torch
-    chosen = [f for f in faults() if not words or any(w in f"{f.file} {f.what} {f.test}" for w in words)]
+    chosen = [f for f in faults() if not words or any(w in f"{f.file} {f.told} {f.test}" for w in words)]
     lines, away = [], 0
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place)
@@ -107,8 +118,8 @@ def main(words: list[str]) -> int:
             # 1 is "a test failed"; anything else but a hang means that the test did not run, which proves nothing.
             result = {1: "caught", -1: "caught (it hung)", 0: "GOT AWAY"}.get(code, f"NOT RUN (code {code})")
             away += not result.startswith("caught")
-            lines.append(f"| {number} | `{fault.file}` | {fault.what} | `{fault.test}` | {result} |")
-            print(f"{number:3}/{len(chosen)} {result:10} {time.monotonic() - started:5.1f} s  {fault.what}", flush=True)
+            lines.append(f"| {number} | `{fault.file}` | {fault.told} | `{fault.test}` | {result} |")
+            print(f"{number:3}/{len(chosen)} {result:10} {time.monotonic() - started:5.1f} s  {fault.told}", flush=True)
     print(f"{len(chosen) - away} of {len(chosen)} caught")
     if not words:
         write(lines, away)

@@ -7,7 +7,7 @@ import pytest
 from mutants.hunt import ROOT, Fault, faults
 
 
-@pytest.mark.parametrize("fault", faults(), ids=lambda f: f.what)
+@pytest.mark.parametrize("fault", faults(), ids=lambda f: f.told[:60])
 def test_a_fault_can_be_put_in_and_its_test_exists(fault: Fault) -> None:
     text = (ROOT / fault.file).read_text(encoding="utf-8")
     assert text.count(fault.old) == 1, f"{fault.file} holds {text.count(fault.old)} times {fault.old!r}"
