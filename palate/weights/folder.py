@@ -237,6 +237,7 @@ def _write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor
         save_file(whole, path, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk for one
         raise OSError(errno.EIO, str(error), str(path)) from None
+    path.chmod((folder / "config.json").stat().st_mode & 0o777)  # safetensors gives it to its owner alone
     for name in TOKENIZER_FILES:
         if (tokenizer / name).is_file():
             shutil.copyfile(tokenizer / name, folder / name)

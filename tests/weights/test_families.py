@@ -153,6 +153,14 @@ def test_scorers_are_read_by_transformers_as_sequence_classifiers(name: str, tmp
         torch.testing.assert_close(peer(ids).logits, model(ids)[:, -1], atol=1e-4, rtol=0)
 
 
+def test_who_may_read_the_folder_may_read_the_weights(tmp_path: Path, tokenizer: Path) -> None:
+    theirs("llama").save_pretrained(tmp_path / "theirs")
+    model = weights.load_language_model(tmp_path / "theirs")
+    weights.save_language_model(tmp_path / "ours", model, tokenizer, stops=(2,), ids=IDS)
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "ours").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
+
+
 def test_old_and_large_folders(tmp_path: Path) -> None:
     """GPT-2's own folder has no prefix and holds its masks; large models lie in several files, some in bfloat16."""
     model = theirs("gpt2")
