@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -40,8 +42,11 @@ def padded(replies: Replies, left: int, right: int, fill: int) -> Replies:
 
 
 @pytest.mark.parametrize(("left", "right", "fill"), [(0, 0, 0), (5, 0, 0), (0, 6, 7), (4, 3, 11)])
-def test_padding_changes_no_logp_value_or_score(left: int, right: int, fill: int) -> None:
-    model = noisy(SHAPE, 1)
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_padding_changes_no_logp_value_or_score(
+    left: int, right: int, fill: int, positions: Literal["rotary", "learned"]
+) -> None:
+    model = noisy(replace(SHAPE, positions=positions), 1)
     scorer = ScalarModel(trunk_copy(model.trunk), 3).requires_grad_(False)
     together = padded(lay_out(PROMPTS, REPLIES, pad=0), left, right, fill)
     logp, entropy = reply_logp_and_entropy(model, together, temperature=0.7, device=CPU)

@@ -14,6 +14,7 @@ from palate.batches.replies import Replies
 from palate.device import generator
 from palate.errors import NotFinite
 from palate.generate.engine import generate
+from palate.generate.replies import reply_logp
 from palate.metrics import Metrics
 from palate.recipe import Ppo
 from palate.stages import ppo
@@ -218,6 +219,21 @@ def test_micro_batches_change_nothing(micro_rows: int) -> None:
     assert pieces[2] == pytest.approx(whole[2], rel=1e-4, abs=1e-6)
 
 
+def test_what_is_watched_is_the_last_minibatch_alone() -> None:
+    made = players()
+    rollout = ppo.roll_out(made, PROMPTS, SETTINGS, CPU, ("watched",))
+    with torch.no_grad():
+        made.policy.trunk.embed.weight += 0.05 * torch.randn(16, 16, generator=generator("off"))
+    watched = gradients(made, rollout, SETTINGS.model_copy(update={"minibatch_rows": 3, "micro_rows": 2}))[2]
+    last = torch.randperm(len(PROMPTS), generator=generator(0, 1, "minibatches", SETTINGS.epochs - 1))[6:]
+    with torch.no_grad():
+        now = reply_logp(made.policy, rollout.replies.rows(last), temperature=0.7, device=CPU)
+    off = (now - rollout.logp[last])[rollout.replies.mask[last].bool()]
+    assert watched["step_kl"] == pytest.approx(0.5 * float((off**2).mean()), rel=1e-4)
+    assert watched["ratio"] == pytest.approx(float(off.exp().mean()), rel=1e-4)
+    assert watched["clip_fraction"] == pytest.approx(float(((off.exp() - 1).abs() > 0.2).float().mean()))
+
+
 # --- the loop -------------------------------------------------------------------------------------------------------
 
 
@@ -311,8 +327,7 @@ def test_replies_are_scored_whole(tmp_path: Path) -> None:
 
     made = dataclasses.replace(players(), reward=reward)
     rollout = ppo.roll_out(made, PROMPTS, SETTINGS.model_copy(update={"micro_rows": 3}), CPU, ("whole",))
-    rows = sorted(row[keep.bool()].tolist() for part in seen for row, keep in zip(part.ids, part.segments, strict=True))
-    assert rows == sorted(
-        r[k.bool()].tolist() for r, k in zip(rollout.replies.ids, rollout.replies.segments, strict=True)
-    )
+    read = [row[keep.bool()].tolist() for part in seen for row, keep in zip(part.ids, part.segments, strict=True)]
+    ends = [len(prompt) + int(count) for prompt, count in zip(PROMPTS, rollout.replies.mask.sum(dim=1), strict=True)]
+    assert sorted(read) == sorted(row[:end].tolist() for row, end in zip(rollout.replies.ids, ends, strict=True))
     assert max(part.ids.shape[1] for part in seen) > min(part.ids.shape[1] for part in seen), "cut to the longest"
