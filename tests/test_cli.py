@@ -1,6 +1,7 @@
 """What people type, and what they are told when it cannot be."""
 
 import contextlib
+import ctypes
 import os
 import resource
 import shutil
@@ -167,7 +168,7 @@ def test_what_becomes_read_only(
             pass  # it is there, and empty
         inside = [copy.folder, *copy.folder.rglob("*")]
         paths = {"folders": [p for p in inside if p.is_dir()], "run": inside, "store": [store]}
-        with read_only(Path(home), paths[closed]):
+        with read_only(paths[closed]):
             code = call(stage, str(copy.folder))
         error = capsys.readouterr().err
         assert code == PalateError.exit_code and told in error
@@ -178,25 +179,35 @@ def test_what_becomes_read_only(
 
 
 @contextlib.contextmanager
-def read_only(home: Path, closed: list[Path]) -> Iterator[None]:
-    """Inside, nobody may write to `closed`. Root may everywhere, so root is another user for as long, who owns
-    everything under `home`."""
-    root, somebody = os.geteuid() == 0, 65534
+def read_only(closed: list[Path]) -> Iterator[None]:
+    """Inside, nobody may write to `closed`: root neither, who gives up the capability to override modes for as long."""
     modes = {path: path.stat().st_mode for path in closed}
-    if root:
-        for path in (home, *home.rglob("*")):
-            os.chown(path, somebody, -1)
     for path, mode in modes.items():
         path.chmod(mode & ~0o222)
-    if root:
-        os.seteuid(somebody)
+    may = capabilities()
+    if os.geteuid() == 0:
+        capabilities(may & ~(1 << 1))  # CAP_DAC_OVERRIDE, capabilities(7)
     try:
         yield
     finally:
-        if root:
-            os.seteuid(0)
+        if os.geteuid() == 0:
+            capabilities(may)
         for path, mode in modes.items():
             path.chmod(mode)
+
+
+def capabilities(wanted: int | None = None) -> int:
+    """The lower 32 effective capabilities of this thread, after they were set to `wanted` (capset(2), Linux)."""
+    if os.geteuid() != 0:
+        return 0
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then the upper halves
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, sets) == 0
+    if wanted is not None:
+        sets[0] = wanted
+        assert libc.capset(header, sets) == 0
+    return int(sets[0])
 
 
 def test_a_second_process_changes_nothing(
