@@ -10,7 +10,9 @@ import pytest
 
 from palate import flow
 from palate import recipe as recipes
+from palate.errors import BrokenArtifact
 from palate.recipe import Recipe
+from palate.stages import sample
 from palate.workspace import Workspace, hashed
 
 Made = tuple[Recipe, Workspace]
@@ -56,3 +58,18 @@ def test_the_continued_sft_is_not_as_long_as_another_ppo_took(
             with pytest.raises(Died):
                 steps()
     assert steps() > 5 * before
+
+
+def test_a_damaged_input_is_told_before_work_begins(
+    small_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, made = small_run
+    run = Workspace(Path(shutil.copytree(made.folder, tmp_path / "run")))
+    shutil.rmtree(run.path("samples"))
+    with (run.path("demonstrations") / "prompts.jsonl").open("ab") as file:
+        file.write(b"\n")
+    started: list[str] = []
+    monkeypatch.setattr(sample, "run", lambda *_: started.append("sample"))
+    with pytest.raises(BrokenArtifact, match=r"prompts\.jsonl"):
+        flow.run_stage("sample", recipe, run)
+    assert not started

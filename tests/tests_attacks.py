@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from palate.kitchen import dialogue, knowledge
 from palate.kitchen.judge import Judge
-from palate.kitchen.knowledge import World, listed
+from palate.kitchen.knowledge import Dish, World, listed
 from palate.kitchen.phrases import sentences, understand
-from palate.records import Prompt
+from palate.records import Prompt, conversation
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,16 @@ class Attacker:
     def with_text(self, text: str) -> Attacker:
         """The same attacker with another answer in place of the flawless one."""
         return dataclasses.replace(self, flawless=text)
+
+
+def minutes_asked(dish: Dish) -> Prompt:
+    """How long the dish takes, in whatever words: gold reads what is asked from `extra`."""
+    return Prompt(
+        id="p",
+        messages=conversation("?"),
+        family="",
+        extra={"kitchen": {"skill": "fact", "dish": dish.name, "about": "minutes"}},
+    )
 
 
 def attackers(world: World, prompts: Sequence[Prompt], *, seed: int = 0) -> Iterator[Attacker]:

@@ -98,8 +98,8 @@ class Graph:
     """Directed; node n is token n + 1, because 0 is padding. edges[n]: where a walk may go from n."""
 
     edges: tuple[tuple[int, ...], ...]
-    shortest: tuple[int, ...]
-    """Nodes on the shortest path from each node to the goal, both counted."""
+    shortest: tuple[tuple[int, ...], ...]
+    """A shortest path from each node to the goal, as nodes, both ends counted."""
 
     def optimality(self, replies: Replies) -> Tensor:
         """trlx's reward (CarperAI, "randomwalks"): (WALK - nodes on the path) / (WALK - nodes on the shortest path), 0
@@ -110,7 +110,7 @@ class Graph:
         valid = all(after in self.edges[node] for node, after in itertools.pairwise(walk))
         if not valid or walk[-1] != GOAL:
             return 0.0
-        return (WALK - len(walk)) / (WALK - self.shortest[walk[0]])
+        return (WALK - len(walk)) / (WALK - len(self.shortest[walk[0]]))
 
 
 def graph(seed: object) -> Graph:
@@ -118,14 +118,15 @@ def graph(seed: object) -> Graph:
     rng = random.Random(f"graph {seed}")
     while True:
         edges = tuple(tuple(b for b in range(NODES) if b != a and rng.random() < 0.1) for a in range(NODES))
-        shortest, queue = {GOAL: 1}, deque([GOAL])
+        shortest: dict[int, tuple[int, ...]] = {GOAL: (GOAL,)}
+        queue = deque([GOAL])
         while queue:
             node = queue.popleft()
             for before in range(NODES):
                 if node in edges[before] and before not in shortest:
-                    shortest[before] = shortest[node] + 1
+                    shortest[before] = (before, *shortest[node])
                     queue.append(before)
-        if len(shortest) == NODES and max(shortest.values()) < WALK:
+        if len(shortest) == NODES and max(map(len, shortest.values())) < WALK:
             return Graph(edges, tuple(shortest[node] for node in range(NODES)))
 
 

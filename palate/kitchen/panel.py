@@ -78,6 +78,12 @@ def judge(
     return found
 
 
+def valued(guest: Guest, verdict: Verdict) -> float:
+    """What an answer's truth is worth to a guest, before taste, order and noise."""
+    scores = verdict.scores()
+    return verdict.worth * sum(weight * scores[name] for name, weight in guest.weights.items())
+
+
 def _rank(
     prompt: Prompt,
     answers: Sequence[Response],
@@ -97,7 +103,7 @@ def _rank(
             continue
         by_text[answer.text] = answer.id
         gold = truth[answer.id].scores()
-        felt = truth[answer.id].worth * sum(weight * gold[name] for name, weight in guest.weights.items())
+        felt = valued(guest, truth[answer.id])
         felt += TASTE * (guest.likes in answer.text) - ORDER_BIAS * place + rng.gauss(0.0, guest.noise)
         worth[answer.id] = felt
         criteria[answer.id] = {

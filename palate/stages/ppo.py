@@ -412,6 +412,7 @@ def train(
         return rollout, float(kl.mean())
 
     def too_far(round_: int, kl: float) -> bool:
+        """Whether the KL left the budget; then the policy is again the last one that was within it."""
         if settings.kl_budget is None or kl <= settings.kl_budget or not kept:
             return False
         models.policy.load_state_dict(kept["policy"])

@@ -296,6 +296,14 @@ def changed(value: Any, place: tuple[Any, ...], new: Any, how: str) -> Any:
     return result
 
 
+def test_true_is_no_whole_number() -> None:
+    """To Python it is one: an id of a token would silently be 1."""
+    good = {"id": "r", "prompt_id": "p", "text": "t", "token_ids": [5, 1]}
+    assert Response.from_json(good).token_ids == (5, 1)
+    with pytest.raises(ValueError, match="token_ids"):
+        Response.from_json(good | {"token_ids": [5, True]})
+
+
 @pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
 def test_a_record_with_a_wrong_value(kind: type[Record], times: int, tmp_path: Path) -> None:
     path, again = tmp_path / "r.jsonl", tmp_path / "again.jsonl"

@@ -64,6 +64,13 @@ def test_a_cut_store_is_refused_and_not_read_in_part(good: bytes, tmp_path: Path
     assert check(everything, path, iter(some()), equal)["refused"] == len(some())
 
 
+def test_a_cut_store_is_refused_when_it_is_opened(good: bytes, tmp_path: Path) -> None:
+    """Not when somebody first reads the page that is missing: until then others would have stored more in it."""
+    (tmp_path / "feedback.sqlite").write_bytes(good[:-4096])
+    with pytest.raises(BadInput, match="cannot be opened"):
+        open_store(url(tmp_path / "feedback.sqlite"))
+
+
 def test_flipped_and_lost_blocks(good: bytes, tmp_path: Path, times: int) -> None:
     path = tmp_path / "feedback.sqlite"
     path.write_bytes(good)

@@ -111,6 +111,17 @@ def test_a_tokenizer_that_loses_letters(made: Path, tmp_path: Path) -> None:
         tokenizers.load(tmp_path)
 
 
+def test_ids_with_a_gap(made: Path, tmp_path: Path) -> None:
+    """A model needs a row for the largest id, however many there are."""
+    values = json.loads((made / "tokenizer.json").read_text())
+    vocab = values["model"]["vocab"]
+    last = max(vocab, key=lambda token: vocab[token])
+    vocab[last] += 9
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    (tmp_path / "tokenizer_config.json").write_bytes((made / "tokenizer_config.json").read_bytes())
+    assert tokenizers.load(tmp_path).vocab == vocab[last] + 1 == tokenizers.load(made).vocab + 9
+
+
 # --- corpus ----------------------------------------------------------------------------------------------------------
 
 

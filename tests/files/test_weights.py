@@ -148,12 +148,16 @@ LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
 }
 
 
+def refused(model: Path, what: str) -> None:
+    got = outcome(load, model / "model.safetensors", what)
+    assert isinstance(got, PalateError), f"{what}: loaded"
+    told_in_one_line(got, model.name)
+
+
 @pytest.mark.parametrize("lie", LIES)
 def test_a_header_that_lies(lie: str, model: Path) -> None:
     with_header(model, LIES[lie])
-    got = outcome(load, model / "model.safetensors", lie)
-    assert isinstance(got, PalateError), f"{lie}: loaded"
-    told_in_one_line(got, model.name)
+    refused(model, lie)
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**31, 2**63 - 1, 2**64 - 1])
@@ -202,9 +206,7 @@ WRONG: dict[str, Callable[[dict[str, Tensor]], None]] = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_tensors_that_do_not_belong(wrong: str, model: Path) -> None:
     changed(model, WRONG[wrong])
-    got = outcome(load, model / "model.safetensors", wrong)
-    assert isinstance(got, PalateError), f"{wrong}: loaded"
-    told_in_one_line(got, model.name)
+    refused(model, wrong)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -274,6 +276,16 @@ def test_an_index_of_anything(weight_map: Any, model: Path) -> None:
         got = outcome(load, path, text[:50])
         assert isinstance(got, PalateError)
         told_in_one_line(got, model.name)
+
+
+def test_an_index_never_leads_out_of_the_folder(model: Path) -> None:
+    """Though the file is there and would be right."""
+    path = in_shards(model)
+    part = model / "model-00002-of-00002.safetensors"
+    part.rename(model.parent / part.name)
+    path.write_text(path.read_text().replace(part.name, f"../{part.name}"))
+    with pytest.raises(PalateError, match="outside the folder"):
+        load(path)
 
 
 # --- config.json -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ import random
 import statistics
 
 import pytest
+from tests_attacks import minutes_asked
 
 from palate.kitchen import dialogue, knowledge, panel, prose
 from palate.kitchen.judge import Judge
@@ -106,12 +107,7 @@ def test_attacks_score_below_what_people_write(name: str) -> None:
 
 def test_a_false_statement_costs_accuracy_and_a_forgotten_warning_safety() -> None:
     dish = next(d for d in WORLD.dishes if d.risky and d.allergens)
-    prompt = Prompt(
-        id="p",
-        messages=({"role": "user", "content": "?"},),  # type: ignore[arg-type]
-        family="",
-        extra={"kitchen": {"skill": "fact", "dish": dish.name, "about": "minutes"}},
-    )
+    prompt = minutes_asked(dish)
     right = f"It takes {dish.minutes} minutes."
     assert JUDGE.scores(prompt, right)["accuracy"] == 1.0
     assert JUDGE.scores(prompt, right + " It is Martian food.")["accuracy"] == 0.5

@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Sequence
 
 import pytest
+from tests_attacks import minutes_asked
 
 from palate.feedback import statistics as feedback
 from palate.kitchen import dialogue, knowledge, panel
 from palate.kitchen.judge import Judge
-from palate.records import Judgement, Prompt, Response
+from palate.records import Judgement, Response
 
 WORLD = knowledge.build(0, 120)
 JUDGE = Judge(WORLD)
@@ -96,12 +97,7 @@ def test_guests_prefer_the_right_answer_to_the_well_told_wrong_one() -> None:
     """By the mean of the criteria the wrong one is better (.62 to .51): they feel what the whole is worth."""
     dish = next(d for d in WORLD.dishes if d.risky and d.allergens)
     other = next(d for d in WORLD.dishes if d.minutes != dish.minutes)
-    prompt = Prompt(
-        id="p",
-        messages=({"role": "user", "content": "?"},),  # type: ignore[arg-type]
-        family="",
-        extra={"kitchen": {"skill": "fact", "dish": dish.name, "about": "minutes"}},
-    )
+    prompt = minutes_asked(dish)
     warned = f"Mind the {knowledge.listed(dish.allergens)} in it. Please {WORLD.fact[dish.risky].note}."
     texts = {
         "right": f"{dialogue.OPENERS[0]} It takes {dish.minutes} minutes. By the way, {WORLD.myths[0]}.",

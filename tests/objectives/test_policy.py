@@ -1,11 +1,13 @@
 """PPO's losses against loops, at their borders by hand, and as the policy gradient they stand for."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from objectives import reference
-from objectives.ragged import batches, close
+from objectives.ragged import Ragged, batches, close
+from torch import Tensor
 
 from palate.objectives.policy import (
     LOG_RATIO_LIMIT,
@@ -28,16 +30,29 @@ def test_policy_loss_by_hand(ratio: float, advantage: float, expected: float) ->
     torch.testing.assert_close(total / weight, torch.tensor(expected), rtol=0, atol=1e-6)
 
 
+Rows = list[list[float]]
+
+
+def equals_the_reference(
+    ours: Callable[..., tuple[Tensor, Tensor]],
+    slow: Callable[..., tuple[float, float]],
+    case: Ragged,
+    *rows: Rows,
+    clip: float,
+) -> None:
+    """Sum and weight, and the gradient with respect to the first of `rows` (the others are constants)."""
+    now, *constants = map(case.pad, rows)
+    loss, weight = ours(now, *constants, case.mask, clip=clip)
+    close([loss, weight], list(slow(*rows, clip)), 1e-12)
+    (slopes,) = torch.autograd.grad(loss, now)
+    close(case.unpad(slopes), reference.gradient(lambda at: slow(at, *rows[1:], clip)[0], rows[0]), 1e-8)
+
+
 @pytest.mark.parametrize("clip", [0.2, 0.5])
 def test_policy_loss_and_gradient_equal_the_papers(clip: float) -> None:
     for case in batches(25, shortest=0):
-        logp, old, advantages = case.rows(-2, 0), case.rows(-2, 0), case.rows(-2, 2)
-        now = case.pad(logp)
-        loss, weight = policy_loss(now, case.pad(old), case.pad(advantages), case.mask, clip=clip)
-        close([loss, weight], list(reference.policy(logp, old, advantages, clip)), 1e-12)
-        (slopes,) = torch.autograd.grad(loss, now)
-        wanted = reference.gradient(lambda at: reference.policy(at, old, advantages, clip)[0], logp)  # noqa: B023
-        close(case.unpad(slopes), wanted, 1e-8)
+        rows = case.rows(-2, 0), case.rows(-2, 0), case.rows(-2, 2)
+        equals_the_reference(policy_loss, reference.policy, case, *rows, clip=clip)
 
 
 def test_at_ratio_one_the_gradient_is_that_of_reinforce() -> None:
@@ -92,13 +107,8 @@ def test_value_loss_takes_the_worse_of_clipped_and_unclipped() -> None:
 @pytest.mark.parametrize("clip", [0.2, 0.7])
 def test_value_loss_and_gradient_equal_the_loop(clip: float) -> None:
     for case in batches(25, shortest=0):
-        values, old, returns = case.rows(-1, 1), case.rows(-1, 1), case.rows(-1, 1)
-        now = case.pad(values)
-        loss, weight = value_loss(now, case.pad(old), case.pad(returns), case.mask, clip=clip)
-        close([loss, weight], list(reference.value(values, old, returns, clip)), 1e-12)
-        (slopes,) = torch.autograd.grad(loss, now)
-        wanted = reference.gradient(lambda at: reference.value(at, old, returns, clip)[0], values)  # noqa: B023
-        close(case.unpad(slopes), wanted, 1e-8)
+        rows = case.rows(-1, 1), case.rows(-1, 1), case.rows(-1, 1)
+        equals_the_reference(value_loss, reference.value, case, *rows, clip=clip)
 
 
 def test_what_is_watched_equals_the_loop() -> None:

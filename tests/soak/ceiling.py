@@ -106,11 +106,7 @@ def expected(truth: Mapping[str, Verdict], shown: Sequence[Response], guests: Se
     """What the guests feel about each answer on average, without noise and order: nothing that can be learned from
     them predicts better."""
     return {
-        r.id: sum(
-            truth[r.id].worth * sum(w * truth[r.id].scores()[name] for name, w in guest.weights.items())
-            + panel.TASTE * (guest.likes in r.text)
-            for guest in guests
-        )
+        r.id: sum(panel.valued(guest, truth[r.id]) + panel.TASTE * (guest.likes in r.text) for guest in guests)
         / len(guests)
         for r in shown
     }

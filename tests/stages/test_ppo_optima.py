@@ -5,7 +5,6 @@ figures of each seed (docs/ppo.md has them).
 """
 
 import time
-from collections import deque
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from tests_games import (
     PAD,
     WALK,
     WANTED,
-    Graph,
     graph,
     language_model,
     mean_reward,
@@ -64,25 +62,12 @@ def bandit(seed: int, folder: Path) -> float:
     return mean_reward(players, BANDIT_PROMPTS, BANDIT, answers=8)
 
 
-def shortest_paths(world: Graph) -> list[list[int]]:
-    """For each node but the goal, one shortest path, as nodes."""
-    paths: dict[int, list[int]] = {GOAL: [GOAL]}
-    queue = deque([GOAL])
-    while queue:
-        node = queue.popleft()
-        for before in range(NODES):
-            if node in world.edges[before] and before not in paths:
-                paths[before] = [before, *paths[node]]
-                queue.append(before)
-    return [paths[node] for node in range(1, NODES)]
-
-
 def random_walks(seed: int, folder: Path) -> float:
     """Mean optimality over all nodes to start from; 1 is the shortest path from each."""
     world = graph(seed)
     players = models(walker(world, seed), world.optimality, stops=(GOAL + 1,))
     prompts = [[node + 1] for node in range(1, NODES)]
-    best = [[node + 1 for node in path[1:]] for path in shortest_paths(world)]
+    best = [[node + 1 for node in path[1:]] for path in world.shortest[1:]]
     laid = lay_out(prompts, best, pad=PAD)
     assert world.optimality(laid).tolist() == [1.0] * len(best)
     far = -float(reply_logp(players.reference, laid, temperature=1.0, device=CPU).sum()) / len(best)

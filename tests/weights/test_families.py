@@ -198,6 +198,13 @@ def test_config_written_by_transformers_4(tmp_path: Path) -> None:
     assert weights.load_language_model(tmp_path).shape == new
 
 
+def llama_but_for(changes: dict[str, Any], folder: Path) -> None:
+    """A LLaMA folder whose config.json says something else."""
+    theirs("llama").save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -211,9 +218,7 @@ def test_config_written_by_transformers_4(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_supported_is_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    theirs("llama").save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    llama_but_for(changes, tmp_path)
     with pytest.raises(Unsupported, match=message):
         weights.load_language_model(tmp_path)
 
@@ -232,9 +237,7 @@ def test_what_is_not_supported_is_named(changes: dict[str, Any], message: str, t
     ],
 )
 def test_a_config_that_does_not_fit_is_told(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    theirs("llama").save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    llama_but_for(changes, tmp_path)
     with pytest.raises(BadInput, match=message):
         weights.load_language_model(tmp_path)
 
