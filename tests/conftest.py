@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests_small import small_recipe
 
-from palate import flow
+from palate import flow, metrics
 from palate.recipe import Recipe
 from palate.workspace import Workspace
 
@@ -45,4 +45,6 @@ def ctrl_c() -> Iterator[None]:
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Workspace]:
     recipe, workspace = flow.open_run(small_recipe(), tmp_path_factory.mktemp("runs") / "small")
     flow.run(recipe, workspace)
+    rounds = metrics.read(workspace.logs / "ppo.jsonl")
+    assert rounds, "a reward model that is worth something by chance: without one PPO has nothing to be tested on"
     return recipe, workspace

@@ -10,7 +10,7 @@ from palate.workspace import hashed
 
 SMALL = """
 name = "small"
-seed = 1
+seed = 5
 [kitchen]
 dishes = 30
 corpus_documents = 300

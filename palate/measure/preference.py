@@ -38,10 +38,10 @@ def best_of_k(groups: Sequence[Group], scores: Scores) -> Interval:
     """How often people prefer the best-scored candidate to the others of its prompt (1, 1/2, 0): 0.5 is chance."""
     per_prompt = []
     for group, given in zip(groups, scores, strict=True):
-        best = max(range(len(given)), key=lambda k: given[k])
-        wins = [t if i == best else 1 - t for i, j, t in _pairs(group) if best in (i, j)]
-        if wins:
-            per_prompt.append(sum(wins) / len(wins))
+        pairs = _pairs(group)
+        best = max({k for i, j, _ in pairs for k in (i, j)}, key=lambda k: given[k])  # of those that were judged
+        wins = [t if i == best else 1 - t for i, j, t in pairs if best in (i, j)]
+        per_prompt.append(sum(wins) / len(wins))
     return bootstrap(per_prompt)
 
 
@@ -111,7 +111,7 @@ def _baseline(train: Sequence[Group], test: Sequence[Group], features: Callable[
         for response in group.responses:
             seen.update(features(response.text).keys())
     index = {name: place for place, (name, _) in enumerate(seen.most_common(MOST_WORDS))}
-    scale = max((abs(v) for g in train for r in g.responses for v in features(r.text).values()), default=1.0)
+    scale = max((abs(v) for g in train for r in g.responses for v in features(r.text).values()), default=0.0) or 1.0
 
     def vector(text: str) -> NDArray[np.float64]:
         row = np.zeros(len(index))

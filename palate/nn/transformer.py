@@ -135,14 +135,17 @@ class LanguageModel(nn.Module):
 
 
 class ScalarModel(nn.Module):
-    """A trunk with scores per position: a reward model (five scores) or a critic (one)."""
+    """A trunk with scores per position: a reward model (five scores) or a critic (one).
 
-    def __init__(self, trunk: Trunk, outputs: int) -> None:
+    `rng` draws the head's first weights; without one torch's own generator does, for a head that is filled later.
+    """
+
+    def __init__(self, trunk: Trunk, outputs: int, rng: torch.Generator | None = None) -> None:
         super().__init__()
         self.trunk = trunk
         self.score = nn.Linear(trunk.shape.dim, outputs, bias=False)
         # N(0, 1/sqrt(d+1)): scores of order one at the start (Stiennon et al. 2020, code of the paper).
-        nn.init.normal_(self.score.weight, std=1 / math.sqrt(trunk.shape.dim + 1))
+        nn.init.normal_(self.score.weight, std=1 / math.sqrt(trunk.shape.dim + 1), generator=rng)
 
     @property
     def shape(self) -> Shape:

@@ -378,7 +378,8 @@ def _dev_groups(workspace: Workspace, bench: Bench) -> list[Group]:
     return found
 
 
-def _against_gold(members: Sequence[Group], bench: Bench) -> tuple[dict[str, Any], dict[str, Any]]:
+def _against_gold(members: Sequence[Group], bench: Bench) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """(The reward model's, the judgements' share of pairs ordered as gold does); None where gold likes all alike."""
     assert bench.judge is not None
     learned: list[float] = []
     people: list[float] = []
@@ -398,7 +399,8 @@ def _against_gold(members: Sequence[Group], bench: Bench) -> tuple[dict[str, Any
             learned.append(sum(model_right) / len(model_right))
         if people_right:
             people.append(sum(people_right) / len(people_right))
-    return bootstrap(learned).to_json(), bootstrap(people).to_json()
+    told = [bootstrap(shares).to_json() if shares else None for shares in (learned, people)]
+    return told[0], told[1]
 
 
 def _over_optimisation(bench: Bench, workspace: Workspace) -> list[dict[str, float]]:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from palate import metrics
 from palate.batches.order import step_items
-from palate.batches.rankings import Group, RankedBatch, batch, by_size, groups, pair_count
-from palate.device import Device, open_device
+from palate.batches.rankings import Group, RankedBatch, batch, by_size, decided, groups, pair_count
+from palate.device import Device, generator, open_device
 from palate.errors import BadInput
 from palate.generate.replies import reply_scores, score_all
 from palate.measure import preference
@@ -47,8 +47,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     language_model = weights.load_language_model(source)
     train_groups, dev_groups, too_long = _read_groups(workspace, tokenizer, language_model.shape.context)
     with workspace.publish() as folder:
-        torch.manual_seed(recipe.seed)  # the score head's first weights
-        model = ScalarModel(weights.trunk_copy(language_model.trunk), len(OUTPUTS)).to(device.torch)
+        rng = generator(recipe.seed, "score head")
+        model = ScalarModel(weights.trunk_copy(language_model.trunk), len(OUTPUTS), rng).to(device.torch)
         learner = Learner(model, optimizer.make(settings.optimizer, model, weight_decay=settings.weight_decay))
         done, _ = resume.load(folder, {"reward": learner})
         log = Metrics(workspace.logs / "reward.jsonl", resume_after=done)
@@ -91,6 +91,13 @@ def _read_groups(
                 f"there is no judged {split} prompt that fits the context of {room} tokens ({too_long} are too long).",
                 folder,
                 "Rank more prompts, or set model.context higher.",
+            )
+        if not any(decided(group) for group in members):
+            raise BadInput(
+                f"every comparison of answers to the {len(members)} judged {split} prompts is a tie: nobody can tell "
+                f"from them what people prefer.",
+                folder,
+                "Rank more prompts, or let the assistant give answers that differ more: sample.temperature higher.",
             )
     return train, dev, too_long
 

@@ -1,10 +1,14 @@
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 
 from palate import flow
+from palate.device import Device
 from palate.measure.intervals import bootstrap, win_rate
 from palate.recipe import Recipe
+from palate.stages import evaluate
 from palate.workspace import Workspace
 
 Made = tuple[Recipe, Workspace]
@@ -54,3 +58,14 @@ def test_intervals() -> None:
     assert win_rate([1, 2, 3, 3], [0, 2, 4, 1]).mean == pytest.approx(2.5 / 4)
     with pytest.raises(ValueError, match="nothing to average"):
         bootstrap([])
+
+
+def test_answers_that_gold_likes_alike_order_nothing(small_run: Made) -> None:
+    """A weak assistant's answers may all be worth 0: that is no share of pairs, and no reason to stop."""
+    _, workspace = small_run
+    bench = evaluate._bench(*small_run, Device("cpu", torch.float32))
+    members = evaluate._dev_groups(workspace, bench)
+    alike = replace(bench, judge=lambda prompt, text: {"overall": 0.0})
+    assert evaluate._against_gold(members, alike) == (None, None)
+    told = evaluate._against_gold(members, replace(bench, judge=lambda prompt, text: {"overall": float(len(text))}))
+    assert all(side and 0 <= side["mean"] <= 1 and side["n"] > 0 for side in told)

@@ -1,15 +1,20 @@
 import json
 import math
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from palate import flow
 from palate.batches.rankings import Group, batch, by_size, groups
+from palate.errors import BadInput
 from palate.measure import preference
 from palate.objectives.preference import preference_loss
 from palate.recipe import Recipe
 from palate.records import Judgement, Prompt, Response, conversation, read_jsonl
+from palate.stages import reward
 from palate.text import tokenizer as tokenizers
 from palate.weights import folder as weights
 from palate.workspace import Workspace
@@ -93,8 +98,19 @@ def test_accuracy_and_calibration_by_hand(small_run: Made) -> None:
     assert preference.pair_accuracy(found, [[3.0, 2.0, 1.0]]).mean == 1.0
     assert preference.pair_accuracy(found, [[2.0, 3.0, 1.0]]).mean == pytest.approx(2 / 3)
     assert preference.best_of_k(found, [[1.0, 2.0, 3.0]]).mean == 0.0
+    unjudged = [Response(id="d", prompt_id="p", text="d")]
+    found_too, _ = groups([prompt], [*responses, *unjudged], [judgement], tokenizer, room=160)
+    assert preference.best_of_k(found_too, [[3.0, 2.0, 1.0, 9.0]]).mean == 1.0, "nobody was asked about d"
     sure = preference.calibration(found, [[60.0, 30.0, 0.0]])
     assert sure["ece"] < 1e-4
+
+
+def test_ties_alone_are_told_before_training(small_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tied = [replace(g, targets=tuple(tuple(0.5 for _ in row) for row in g.targets)) for g in ranked(small_run[1])]
+    monkeypatch.setattr(reward, "groups", lambda *_, **__: (tied, 0))
+    recipe = small_run[0].model_copy(update={"seed": 99})
+    with pytest.raises(BadInput, match=r"every comparison of answers to the \d+ judged train prompts is a tie"):
+        flow.run_stage("reward", recipe, Workspace(tmp_path / "run", parent=small_run[1]))
 
 
 def test_pieces_hold_every_group_once_and_stay_within_the_tokens(small_run: Made) -> None:
