@@ -88,11 +88,11 @@ class Models:
         return (self.reward(replies) - self.mean) / self.scale
 
     def values(self, replies: Replies, device: Device) -> Tensor:
-        """V of the state before each target token, (batch, time): what the critic says where that token is predicted,
-        centred and scaled as the score is."""
+        """V of the state before each target token, (batch, time): what the critic says where that token is
+        predicted."""
         with device.products():
             values: Tensor = self.critic(replies.inputs, replies.segments[:, :-1]).squeeze(-1)
-        return (values - self.mean) / self.scale
+        return values
 
 
 @dataclass(frozen=True)
@@ -208,11 +208,10 @@ def _open_models(workspace: Workspace, device: Device) -> Models:
         )
     reward, extra = weights.load_scalar_model(palate)
     mix, pooling = torch.tensor(extra["mix"]), str(extra["pooling"])
-    # The critic starts as the reward model (Ouyang et al. 2022, appendix C.4): it already knows good from bad.
-    # `Models.values` brings it to the scale of the score.
+    # The critic's trunk is the reward model's, which knows good from bad (Ouyang et al. 2022, appendix C.4). Its head
+    # is 0 (Ziegler et al. 2019), the mean of the score: the reward model's own head reads whole replies, not states.
     critic = ScalarModel(weights.trunk_copy(reward.trunk), 1)
-    with torch.no_grad():
-        critic.score.weight.copy_((mix @ reward.score.weight).unsqueeze(0))
+    torch.nn.init.zeros_(critic.score.weight)
     reward, mix = reward.to(device.torch).eval(), mix.to(device.torch)
     reference = weights.load_language_model(sft).to(device.torch).eval()
     for frozen in (reference, reward):

@@ -15,11 +15,11 @@ from palate.batches.replies import lay_out
 from palate.device import Device, generator
 from palate.errors import BadInput, GateClosed
 from palate.generate.engine import generate
-from palate.nn.transformer import pooled
 from palate.recipe import Recipe
 from palate.records import Prompt, Response, read_jsonl
 from palate.stages import ppo
 from palate.text import tokenizer as tokenizers
+from palate.weights import folder as weights
 from palate.workspace import Workspace
 
 Made = tuple[Recipe, Workspace]
@@ -88,17 +88,16 @@ def test_the_same_seed_gives_the_same_file_and_the_same_policy(small_run: Made, 
         assert (copy.read("ppo") / name).read_bytes() == (workspace.read("ppo") / name).read_bytes()
 
 
-def test_the_critic_starts_as_the_reward_model(small_run: Made) -> None:
-    """Its value after the last token, or their mean over the reply's tokens, is the score of the reply."""
+def test_the_critic_starts_with_the_reward_models_trunk_and_says_the_mean(small_run: Made) -> None:
     recipe, workspace = small_run
-    assert recipe.ppo and recipe.reward
+    assert recipe.ppo
     models = ppo._open_models(workspace, CPU)
-    replies = ppo.roll_out(models, prompt_ids(workspace)[:12], recipe.ppo, CPU, (0, 0)).replies
-    with torch.no_grad():
-        value = pooled(models.critic(replies.ids, replies.segments)[:, 1:], replies.mask, recipe.reward.pooling)[:, 0]
-        score = models.score(replies)
-    assert float(score.std()) > 1e-3
-    torch.testing.assert_close((value - models.mean) / models.scale, score, atol=1e-5, rtol=0)
+    reward, _ = weights.load_scalar_model(workspace.read("reward"))
+    theirs, ours = reward.trunk.state_dict(), models.critic.trunk.state_dict()
+    assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in ours)
+    rollout = ppo.roll_out(models, prompt_ids(workspace)[:12], recipe.ppo, CPU, (0, 0))
+    assert (rollout.values == 0).all() and float(rollout.score.std()) > 1e-3
+    assert all(parameter.requires_grad for parameter in models.critic.parameters())
 
 
 def test_the_score_of_the_assistants_replies_has_mean_zero(small_run: Made) -> None:
