@@ -64,9 +64,10 @@ def test_a_cut_store_is_refused_and_not_read_in_part(good: bytes, tmp_path: Path
     assert check(everything, path, iter(some()), equal)["refused"] == len(some())
 
 
-def test_a_cut_store_is_refused_when_it_is_opened(good: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("last_page", [b"", bytes(4096)])
+def test_a_store_that_lost_a_page_is_refused_when_it_is_opened(last_page: bytes, good: bytes, tmp_path: Path) -> None:
     """Not when somebody first reads the page that is missing: until then others would have stored more in it."""
-    (tmp_path / "feedback.sqlite").write_bytes(good[:-4096])
+    (tmp_path / "feedback.sqlite").write_bytes(good[:-4096] + last_page)
     with pytest.raises(BadInput, match="cannot be opened"):
         open_store(url(tmp_path / "feedback.sqlite"))
 
