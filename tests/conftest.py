@@ -46,5 +46,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Workspa
     recipe, workspace = flow.open_run(small_recipe(), tmp_path_factory.mktemp("runs") / "small")
     flow.run(recipe, workspace)
     rounds = metrics.read(workspace.logs / "ppo.jsonl")
-    assert rounds, "a reward model that is worth something by chance: without one PPO has nothing to be tested on"
+    assert rounds, (
+        "with this seed the reward model is worth nothing and PPO runs no round: its tests would test nothing"
+    )
     return recipe, workspace

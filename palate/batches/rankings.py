@@ -170,12 +170,6 @@ def batch(members: Sequence[Group], *, pad: int, device: torch.device) -> Ranked
     )
 
 
-def decided(group: Group) -> bool:
-    """Whether its judgements prefer any of its candidates to another: all ties teach nothing, and measure nothing."""
-    pairs = [(t, w) for targets, counted in zip(group.targets, group.counted) for t, w in zip(targets, counted)]
-    return any(w > 0 and t != 0.5 for t, w in pairs)
-
-
 def pair_count(members: Mapping[str, Group] | Sequence[Group]) -> int:
     """How many pairs of candidates were compared at least once."""
     every = members.values() if isinstance(members, Mapping) else members

@@ -19,6 +19,11 @@ Scores = Sequence[Sequence[float]]
 """Per group, one score per candidate."""
 
 
+def decided(group: Group) -> bool:
+    """Whether its judgements prefer any of its candidates to another: all ties teach nothing, and measure nothing."""
+    return any(target != 0.5 for _, _, target in _pairs(group))
+
+
 def pair_accuracy(groups: Sequence[Group], scores: Scores) -> Interval:
     """Share of the judged pairs without a tie that the scores order as people did; one mean per prompt, bootstrapped
     over prompts. Equal scores count half."""

@@ -399,8 +399,7 @@ def _against_gold(members: Sequence[Group], bench: Bench) -> tuple[dict[str, Any
             learned.append(sum(model_right) / len(model_right))
         if people_right:
             people.append(sum(people_right) / len(people_right))
-    told = [bootstrap(shares).to_json() if shares else None for shares in (learned, people)]
-    return told[0], told[1]
+    return (bootstrap(learned).to_json() if learned else None, bootstrap(people).to_json() if people else None)
 
 
 def _over_optimisation(bench: Bench, workspace: Workspace) -> list[dict[str, float]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from palate import metrics
 from palate.batches.order import step_items
-from palate.batches.rankings import Group, RankedBatch, batch, by_size, decided, groups, pair_count
+from palate.batches.rankings import Group, RankedBatch, batch, by_size, groups, pair_count
 from palate.device import Device, generator, open_device
 from palate.errors import BadInput
 from palate.generate.replies import reply_scores, score_all
@@ -92,7 +92,7 @@ def _read_groups(
                 folder,
                 "Rank more prompts, or set model.context higher.",
             )
-        if not any(decided(group) for group in members):
+        if not any(preference.decided(group) for group in members):
             raise BadInput(
                 f"every comparison of answers to the {len(members)} judged {split} prompts is a tie: nobody can tell "
                 f"from them what people prefer.",

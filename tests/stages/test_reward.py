@@ -105,6 +105,12 @@ def test_accuracy_and_calibration_by_hand(small_run: Made) -> None:
     assert sure["ece"] < 1e-4
 
 
+def test_replies_without_a_word_are_equally_long(small_run: Made) -> None:
+    """A weak assistant may say nothing but its end: there is no longest reply to measure the others by."""
+    silent = [replace(g, responses=tuple(replace(r, text="") for r in g.responses)) for g in ranked(small_run[1])]
+    assert preference.length_only(silent, silent).mean == 0.5
+
+
 def test_ties_alone_are_told_before_training(small_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tied = [replace(g, targets=tuple(tuple(0.5 for _ in row) for row in g.targets)) for g in ranked(small_run[1])]
     monkeypatch.setattr(reward, "groups", lambda *_, **__: (tied, 0))
