@@ -91,7 +91,7 @@ def load(folder: str | Path) -> Assistant:
         workspace = Workspace(path)
         path = workspace.read(next((a for a in ("ppo", "sft") if workspace.has(a)), "base"))
     device = open_device(Hardware())
-    model = weights.load_language_model(path).to(device.torch).eval()
+    model = device.put(weights.load_language_model(path)).eval()
     tokenizer = tokenizers.load(path)
     weights.check_vocabulary(model, tokenizer.vocab, path)
     return Assistant(model, tokenizer, device)
@@ -115,7 +115,7 @@ def score(folder: str | Path, prompt: str | Conversation, answers: Sequence[str]
     device = open_device(Hardware())
     ids = tokenizer.encode_prompt(conversation(prompt) if isinstance(prompt, str) else prompt)
     scores = score_all(
-        model.to(device.torch),
+        device.put(model),
         [ids] * len(answers),
         [[*tokenizer.encode(answer), tokenizer.end] for answer in answers],
         pooling=pooling,

@@ -7,19 +7,22 @@ import ctypes
 import os
 import random
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from palate.recipe import Hardware
+
+M = TypeVar("M", bound=nn.Module)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where tensors live and in which precision matrix products run. Weights stay float32."""
+    """Where tensors live and in which precision matrix products run."""
 
     kind: str
     dtype: torch.dtype
@@ -29,11 +32,16 @@ class Device:
         """The device as torch names it."""
         return torch.device(self.kind)
 
-    def products(self) -> AbstractContextManager[object]:
-        """Inside, matrix products run in `dtype` (torch's autocast); outside, in float32."""
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.kind, dtype=self.dtype)
+    def put(self, model: M) -> M:
+        """`model` moved here, its matrices held in `dtype`, which is what a network runs in.
+
+        Norms, biases and score heads stay float32: they are few, and what they scale is float32, too. Values are
+        rounded, so what is to be trained or saved keeps its own float32 copy (`Learner.make`).
+        """
+        for name, parameter in model.named_parameters():
+            rounded = parameter.dim() >= 2 and name != "score.weight"
+            parameter.data = parameter.data.to(self.torch, self.dtype if rounded else parameter.dtype)
+        return model
 
 
 def measure(wanted: Hardware) -> Hardware:

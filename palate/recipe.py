@@ -248,7 +248,7 @@ class Hardware(Section):
 
     device: Literal["cpu", "cuda", "mps"] | None = None
     dtype: Literal["float32", "bfloat16"] | None = None
-    """Of matrix products; weights and optimizer state stay float32."""
+    """Of matrices while they work; what is trained and saved has a float32 master."""
     threads: int | None = Field(default=None, ge=1, le=4_096)
 
 

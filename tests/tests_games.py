@@ -21,7 +21,6 @@ from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, initialise
 from palate.recipe import Ppo
 from palate.stages import ppo
-from palate.train import optimizer
 from palate.train.update import Learner, update
 from palate.weights.folder import trunk_copy
 
@@ -49,7 +48,7 @@ def models(
 
 def learner(model: torch.nn.Module) -> Learner:
     """With the optimizer of the stage."""
-    return Learner(model, optimizer.make("adamw", model, weight_decay=0.0))
+    return Learner.make("adamw", model, CPU, weight_decay=0.0)
 
 
 def play(

@@ -53,7 +53,7 @@ def main() -> None:
             tie_word_embeddings=True,
         )
     )
-    model.to(device.torch)
+    device.put(model)
     peer.to(device.torch)
     result = {
         "parameters": SHAPE.parameters,
@@ -72,9 +72,7 @@ def _training(model: LanguageModel, peer: Any, device: Device) -> Contestants:
     weights = torch.ones(ROWS, SHAPE.context, device=device.torch)
 
     def ours() -> None:
-        with device.products():
-            logits = model(ids[:, :-1])
-        loss, weight = next_token_loss(logits, ids[:, 1:], weights)
+        loss, weight = next_token_loss(model(ids[:, :-1]), ids[:, 1:], weights)
         _backward(loss / weight, model)
 
     def theirs() -> None:
@@ -108,7 +106,7 @@ def _decoding(model: LanguageModel, peer: Any, device: Device) -> Contestants:
 
 def _in_products(step: Callable[[], None], device: Device) -> Callable[[], None]:
     def inside() -> None:
-        with device.products():
+        with torch.autocast(device.kind, dtype=device.dtype):
             step()
 
     return inside

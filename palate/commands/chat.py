@@ -40,7 +40,7 @@ class Chat:
             raise BadInput(f"there is no model {name!r}.", "/model", f"This run has {', '.join(self.folders)}.")
         if name not in self._open:
             folder = self.folders[name]
-            model = weights.load_language_model(folder).to(self.device.torch)
+            model = self.device.put(weights.load_language_model(folder))
             tokenizer = tokenizers.load(folder)
             weights.check_vocabulary(model, tokenizer.vocab, folder)
             self._open[name] = (model, tokenizer)

@@ -56,7 +56,7 @@ def refit(recipe: Recipe, workspace: Workspace, yours: Sequence[Judgement]) -> M
     source = workspace.read("reward")
     tokenizer = tokenizers.load(source)
     model, extra = weights.load_scalar_model(source)
-    model = model.to(device.torch).eval()
+    model = device.put(model).eval()
     folder = workspace.read("rankings")
     prompts = list(read_jsonl(folder / "prompts.jsonl", Prompt))
     responses = list(read_jsonl(folder / "responses.jsonl", Response))

@@ -68,20 +68,12 @@ def generate(
     group = max(1, BATCH_ROWS // answers)
     was_training = model.training
     model.eval()
-    with device.products():
-        for start in range(0, len(order), group):
-            members = order[start : start + group]
-            rows = _decode(
-                model,
-                [prompts[i] for i in members],
-                uniforms[members],
-                tuple(stops),
-                max_new_tokens,
-                temperature,
-                device,
-            )
-            for place, i in enumerate(members):
-                replies[i] = rows[place * answers : (place + 1) * answers]
+    for start in range(0, len(order), group):
+        members = order[start : start + group]
+        asked = [prompts[i] for i in members]
+        rows = _decode(model, asked, uniforms[members], tuple(stops), max_new_tokens, temperature, device)
+        for place, i in enumerate(members):
+            replies[i] = rows[place * answers : (place + 1) * answers]
     model.train(was_training)
     return replies
 
@@ -106,7 +98,7 @@ def _decode(
         real[row, longest - len(prompt) :] = True
     ids, real, uniforms = (t.to(device.torch) for t in (ids, real, uniforms.flatten(0, 1)))
     positions = (real.cumsum(dim=1) - 1).clamp(min=0)
-    cache = Cache(model.shape, len(prompts), like=_cache_like(model, device))
+    cache = Cache(model.shape, len(prompts), like=_cache_like(model))
     hidden = model.trunk.run(ids, positions, _prompt_mask(real, cache.room(longest), model.shape.window), cache)
     logits = model.head(hidden[:, -1]).repeat_interleave(answers, dim=0)
     cache.repeat(answers)
@@ -144,8 +136,8 @@ def _reply(row: list[int], stops: tuple[int, ...]) -> Reply:
     return Reply(ids, bool(ids) and ids[-1] in stops)
 
 
-def _cache_like(model: LanguageModel, device: Device) -> Tensor:
-    return model.trunk.embed.weight.new_zeros(0, dtype=device.dtype)
+def _cache_like(model: LanguageModel) -> Tensor:
+    return model.trunk.embed.weight.new_zeros(0)
 
 
 def _prompt_mask(real: Tensor, room: int, window: int | None) -> Tensor:
@@ -173,13 +165,12 @@ def stream(
     """The ids of one reply, one at a time as they are sampled; a stop id ends it and is not given."""
     model.eval()
     steps = min(max_new_tokens, model.shape.context - len(prompt))
-    cache = Cache(model.shape, 1, like=_cache_like(model, device))
+    cache = Cache(model.shape, 1, like=_cache_like(model))
     ids = torch.tensor([list(prompt)], device=device.torch)
     positions = torch.arange(len(prompt), device=device.torch).unsqueeze(0)
     mask = _prompt_mask(torch.ones_like(ids, dtype=torch.bool), cache.room(len(prompt)), model.shape.window)
     for _ in range(steps):
-        with device.products():
-            logits = model.head(model.trunk.run(ids, positions, mask, cache)[:, -1])
+        logits = model.head(model.trunk.run(ids, positions, mask, cache)[:, -1])
         token = int(pick(logits, torch.rand(1, generator=rng).to(logits.device), temperature))
         if token in stops:
             return

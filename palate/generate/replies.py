@@ -36,16 +36,13 @@ def reply_logp_and_entropy(
 
 def _reply_logits(model: LanguageModel, replies: Replies, counted: Tensor, device: Device) -> Tensor:
     """Logits (reply tokens, vocab), made only where `counted`: most of a row is prompt and padding."""
-    with device.products():
-        hidden = model.trunk(replies.inputs, replies.segments[:, :-1])
-        logits: Tensor = model.head(hidden[counted])
+    logits: Tensor = model.head(model.trunk(replies.inputs, replies.segments[:, :-1])[counted])
     return logits
 
 
 def reply_scores(model: ScalarModel, replies: Replies, *, pooling: str, device: Device) -> Tensor:
     """A reward model's scores (batch, outputs) of whole replies, gradients kept."""
-    with device.products():
-        scores = model(replies.ids, replies.segments)
+    scores: Tensor = model(replies.ids, replies.segments)
     return pooled(scores[:, 1:], replies.mask, pooling)
 
 

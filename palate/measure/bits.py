@@ -33,9 +33,7 @@ def bits_per_byte(
     nats, tokens = 0.0, 0.0
     for start in range(0, used, 64):
         batch = shard.rows(list(range(start, min(start + 64, used))), width=width, seed="held out").to(device.torch)
-        with device.products():
-            logits = model(batch.ids, batch.segments)
-        loss, weight = next_token_loss(logits, batch.targets, batch.weights)
+        loss, weight = next_token_loss(model(batch.ids, batch.segments), batch.targets, batch.weights)
         nats += loss.item()
         tokens += weight.item()
     model.train()

@@ -8,13 +8,15 @@ Qwen's or GPT-2's (`palate/weights/families.py`). Never dropout. A reward model 
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palate.nn.attention import Attention, Cache, causal_mask
+from palate.nn.attention import Attention, Cache, Store, causal_mask
 from palate.nn.config import Shape
+from palate.nn.linear import Embedding, Linear
 from palate.nn.norms import norm
 from palate.nn.rotary import Rotary
 
@@ -25,8 +27,8 @@ class SwiGLU(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         # Gate and up in one product; on disk they are two matrices with Hugging Face's names.
-        self.gate_up = nn.Linear(shape.dim, 2 * shape.hidden, bias=shape.feed_forward_bias)
-        self.down = nn.Linear(shape.hidden, shape.dim, bias=shape.feed_forward_bias)
+        self.gate_up = Linear(shape.dim, 2 * shape.hidden, bias=shape.feed_forward_bias)
+        self.down = Linear(shape.hidden, shape.dim, bias=shape.feed_forward_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(x).chunk(2, dim=-1)
@@ -39,8 +41,8 @@ class Gelu(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.up = nn.Linear(shape.dim, shape.hidden, bias=shape.feed_forward_bias)
-        self.down = nn.Linear(shape.hidden, shape.dim, bias=shape.feed_forward_bias)
+        self.up = Linear(shape.dim, shape.hidden, bias=shape.feed_forward_bias)
+        self.down = Linear(shape.hidden, shape.dim, bias=shape.feed_forward_bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x), approximate="tanh"))  # type: ignore[no-any-return]
@@ -60,9 +62,9 @@ class Block(nn.Module):
         self.feed_forward = FEED_FORWARDS[shape.feed_forward](shape)
 
     def forward(
-        self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor] | None, cache: Cache | None, layer: int
+        self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor] | None, store: Store | None = None
     ) -> Tensor:
-        x = x + self.attention(self.norm_attention(x), mask, angles, cache, layer)
+        x = x + self.attention(self.norm_attention(x), mask, angles, store)
         return x + self.feed_forward(self.norm_feed_forward(x))  # type: ignore[no-any-return]
 
 
@@ -72,12 +74,17 @@ class Trunk(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.embed = nn.Embedding(shape.vocab, shape.dim)
+        self.embed = Embedding(shape.vocab, shape.dim)
         # Where a token stands is either added to its embedding (GPT-2) or turns queries and keys.
-        self.place = nn.Embedding(shape.context, shape.dim) if shape.positions == "learned" else None
+        self.place = Embedding(shape.context, shape.dim) if shape.positions == "learned" else None
         self.rotary = Rotary(shape) if shape.positions == "rotary" else None
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = norm(shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What its products run in: the dtype its matrices are held in."""
+        return self.embed.weight.dtype
 
     def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:  # (batch, time, dim)
         """ids (batch, time). segments (batch, time) says which text each position belongs to, 0 is padding;
@@ -93,12 +100,10 @@ class Trunk(nn.Module):
         if self.place is not None:
             x = x + self.place(positions)
         angles = self.rotary.at(positions) if self.rotary is not None else None
-        if torch.is_autocast_enabled(ids.device.type):
-            dtype = torch.get_autocast_dtype(ids.device.type)
-            mask = mask.to(dtype)
-            angles = (angles[0].to(dtype), angles[1].to(dtype)) if angles is not None else None
+        mask = mask.to(self.dtype)
+        angles = (angles[0].to(self.dtype), angles[1].to(self.dtype)) if angles is not None else None
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask, angles, cache, layer)
+            x = block(x, mask, angles, partial(cache.extend, layer) if cache is not None else None)
         if cache is not None:
             cache.length += ids.shape[1]
         return self.norm(x)  # type: ignore[no-any-return]
@@ -120,7 +125,7 @@ class LanguageModel(nn.Module):
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
         self.trunk = trunk
-        self.head = nn.Linear(trunk.shape.dim, trunk.shape.vocab, bias=False)
+        self.head = Linear(trunk.shape.dim, trunk.shape.vocab, bias=False)
         if trunk.shape.tied:
             self.head.weight = trunk.embed.weight
 
@@ -153,10 +158,8 @@ class ScalarModel(nn.Module):
         return self.trunk.shape
 
     def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
-        """Scores (batch, time, outputs) in float32."""
-        hidden = self.trunk(ids, segments)
-        with torch.autocast(ids.device.type, enabled=False):
-            return self.score(hidden.float())  # type: ignore[no-any-return]
+        """Scores (batch, time, outputs) in float32: the trunk ends in it, and so the head is held in it."""
+        return self.score(self.trunk(ids, segments))  # type: ignore[no-any-return]
 
 
 def pooled(scores: Tensor, mask: Tensor, pooling: str) -> Tensor:

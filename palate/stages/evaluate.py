@@ -184,7 +184,7 @@ def _bench(recipe: Recipe, workspace: Workspace, device: Device) -> Bench:
     reward, pooling, mix = None, "mean", ()
     if workspace.has("reward"):
         loaded, extra = weights.load_scalar_model(workspace.read("reward"))
-        reward, pooling, mix = loaded.to(device.torch).eval(), str(extra["pooling"]), tuple(extra["mix"])
+        reward, pooling, mix = device.put(loaded).eval(), str(extra["pooling"]), tuple(extra["mix"])
     every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
     context = json.loads((source / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
     kept, _, too_long = prompt_batches.encode(every, tokenizer, room=context - settings.max_new_tokens)
@@ -226,7 +226,7 @@ def _models(workspace: Workspace, recipe: Recipe, device: Device) -> dict[str, L
             control = _control(workspace, name)
             if getattr(recipe.controls, name) and control.own(artifact):
                 places[name] = control.read(artifact)
-    return {name: weights.load_language_model(path).to(device.torch).eval() for name, path in places.items()}
+    return {name: device.put(weights.load_language_model(path)).eval() for name, path in places.items()}
 
 
 def _control(workspace: Workspace, name: str) -> Workspace:

@@ -44,7 +44,7 @@ from palate.recipe import Ppo, Recipe
 from palate.records import Prompt, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
-from palate.train import optimizer, resume
+from palate.train import resume
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, Update, update
@@ -90,8 +90,7 @@ class Models:
     def values(self, replies: Replies, device: Device) -> Tensor:
         """V of the state before each target token, (batch, time): what the critic says where that token is
         predicted."""
-        with device.products():
-            values: Tensor = self.critic(replies.inputs, replies.segments[:, :-1]).squeeze(-1)
+        values: Tensor = self.critic(replies.inputs, replies.segments[:, :-1]).squeeze(-1)
         return values
 
 
@@ -153,8 +152,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             workspace.read("demonstrations") / "prompts.jsonl",
             "Add prompts or set ppo.rollout_prompts lower.",
         )
-    policy = Learner(models.policy, optimizer.make("adamw", models.policy, weight_decay=0.0))
-    critic = Learner(models.critic, optimizer.make("adamw", models.critic, weight_decay=0.0))
+    policy = Learner.make("adamw", models.policy, device, weight_decay=0.0)
+    critic = Learner.make("adamw", models.critic, device, weight_decay=0.0)
     with workspace.publish() as folder:
         done, extra = resume.load(folder, {"policy": policy, "critic": critic})
         log = Metrics(workspace.logs / "ppo.jsonl", resume_after=done)
@@ -175,6 +174,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         else:  # a reward that is the same everywhere has no gradient: the rounds would change nothing
             last = {"rounds": 0, "stopped": "the reward model is worth nothing on held-out rankings"}
             metrics.say(f"      {last['stopped']}: there is nothing to follow, and the policy stays the assistant")
+        policy.whole()
         weights.save_language_model(
             folder,
             models.policy,
@@ -212,13 +212,13 @@ def _open_models(workspace: Workspace, device: Device) -> Models:
     # is 0 (Ziegler et al. 2019), the mean of the score: the reward model's own head reads whole replies, not states.
     critic = ScalarModel(weights.trunk_copy(reward.trunk), 1)
     torch.nn.init.zeros_(critic.score.weight)
-    reward, mix = reward.to(device.torch).eval(), mix.to(device.torch)
-    reference = weights.load_language_model(sft).to(device.torch).eval()
+    reward, mix = device.put(reward).eval(), mix.to(device.torch)
+    reference = device.put(weights.load_language_model(sft)).eval()
     for frozen in (reference, reward):
         frozen.requires_grad_(requires_grad=False)
     return Models(
-        policy=weights.load_language_model(sft).to(device.torch),
-        critic=critic.to(device.torch),
+        policy=weights.load_language_model(sft),
+        critic=critic,
         reference=reference,
         reward=lambda replies: reply_scores(reward, replies, pooling=pooling, device=device) @ mix,
         stops=tokenizer.stops,
@@ -414,7 +414,7 @@ def train(
         """Whether the KL left the budget; then the policy is again the last one that was within it."""
         if settings.kl_budget is None or kl <= settings.kl_budget or not kept:
             return False
-        models.policy.load_state_dict(kept["policy"])
+        policy.set_weights(kept["policy"])
         ended.update(rounds=round_ - 2, stopped=f"KL {kl:.2f} over the budget {settings.kl_budget}")
         return True
 
@@ -426,7 +426,7 @@ def train(
             if too_far(tick.step, kl):
                 return ended
             if settings.kl_budget is not None:
-                kept = {"policy": {k: v.clone() for k, v in models.policy.state_dict().items()}}
+                kept = {"policy": {name: value.clone() for name, value in policy.weights().items()}}
             warming = tick.step <= settings.critic_warmup_rounds
             watched = improve(
                 policy,

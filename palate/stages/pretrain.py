@@ -17,7 +17,7 @@ from palate.nn.transformer import LanguageModel, Trunk, initialise
 from palate.objectives.next_token import next_token_loss
 from palate.recipe import Model, Pretrain, Recipe
 from palate.text import tokenizer as tokenizers
-from palate.train import optimizer, resume
+from palate.train import resume
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
@@ -37,8 +37,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     tokenizer = tokenizers.load(tokens)
     train_rows, held_out = Shard(tokens, "train"), Shard(tokens, "val")
     with workspace.publish() as folder:
-        model = build(model_settings, tokenizer.vocab, recipe.seed).to(device.torch)
-        learner = Learner(model, optimizer.make(settings.optimizer, model, weight_decay=settings.weight_decay))
+        model = build(model_settings, tokenizer.vocab, recipe.seed)
+        learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
         done, _ = resume.load(folder, {"base": learner})
         log = Metrics(workspace.logs / "pretrain.jsonl", resume_after=done)
         metrics.say(
@@ -52,6 +52,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             resume.save(folder, step, {"base": learner})
 
         train(learner, model, train_rows, held_out, settings, device, log, recipe.seed, done, save)
+        learner.whole()
         weights.save_language_model(
             folder,
             model,
@@ -96,9 +97,7 @@ def train(
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:
-        with device.products():
-            logits = model(rows.ids, rows.segments)
-        return next_token_loss(logits, rows.targets, rows.weights)
+        return next_token_loss(model(rows.ids, rows.segments), rows.targets, rows.weights)
 
     with Progress("pretrain", settings.steps, done=done) as progress:
         for tick in ticks(

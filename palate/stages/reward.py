@@ -23,7 +23,7 @@ from palate.objectives.preference import criteria_loss, preference_loss
 from palate.recipe import Recipe, Reward
 from palate.records import CRITERIA, Judgement, Prompt, Response, read_jsonl
 from palate.text import tokenizer as tokenizers
-from palate.train import optimizer, resume
+from palate.train import resume
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
@@ -48,8 +48,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     train_groups, dev_groups, too_long = _read_groups(workspace, tokenizer, language_model.shape.context)
     with workspace.publish() as folder:
         rng = generator(recipe.seed, "score head")
-        model = ScalarModel(weights.trunk_copy(language_model.trunk), len(OUTPUTS), rng).to(device.torch)
-        learner = Learner(model, optimizer.make(settings.optimizer, model, weight_decay=settings.weight_decay))
+        model = ScalarModel(weights.trunk_copy(language_model.trunk), len(OUTPUTS), rng)
+        learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
         done, _ = resume.load(folder, {"reward": learner})
         log = Metrics(workspace.logs / "reward.jsonl", resume_after=done)
 
@@ -62,13 +62,15 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         report |= {"train_prompts": len(train_groups), "dev_prompts": len(dev_groups), "too_long": too_long}
         report |= {"train_pairs": pair_count(train_groups), "dev_pairs": pair_count(dev_groups), "seed": recipe.seed}
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        scale = _scale(model, train_groups, report["slope"], settings, tokenizer.pad, device)
+        learner.whole()
         weights.save_scalar_model(
             folder,
             model,
             source,
             labels=OUTPUTS,
             ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-            extra=_scale(model, train_groups, report["slope"], settings, tokenizer.pad, device),
+            extra=scale,
         )
 
 

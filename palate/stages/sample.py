@@ -26,7 +26,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     device = open_device(recipe.hardware)
     source = workspace.read("sft")
     tokenizer = tokenizers.load(source)
-    model = weights.load_language_model(source).to(device.torch)
+    model = device.put(weights.load_language_model(source))
     checkpoint = str(workspace.manifest("sft")["digest"])[:16]
     every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
     train = [p for p in every if p.split == "train"]

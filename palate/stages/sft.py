@@ -22,7 +22,7 @@ from palate.recipe import Recipe, Sft
 from palate.records import Demonstration, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Encoded, Tokenizer
-from palate.train import optimizer, resume
+from palate.train import resume
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
@@ -41,7 +41,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     tokenizer = tokenizers.load(source)
     demonstrations = list(read_jsonl(workspace.read("demonstrations") / "demonstrations.jsonl", Demonstration))
     with workspace.publish() as folder:
-        model = weights.load_language_model(source).to(device.torch)
+        model = weights.load_language_model(source)
         room = model.shape.context + 1  # the last token is only predicted, never read
         encoded = {split: _encode(demonstrations, split, tokenizer, room) for split in ("train", "dev")}
         if not encoded["train"]:
@@ -50,7 +50,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
                 workspace.read("demonstrations"),
                 "Write shorter ones or set model.context higher.",
             )
-        learner = Learner(model, optimizer.make(settings.optimizer, model, weight_decay=settings.weight_decay))
+        learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
         done, _ = resume.load(folder, {"sft": learner})
         log = Metrics(workspace.logs / "sft.jsonl", resume_after=done)
 
@@ -61,6 +61,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         train(
             learner, model, encoded["train"], encoded["dev"], settings, device, log, recipe.seed, done, tokenizer, save
         )
+        _write_samples(folder, model, demonstrations, tokenizer, device, recipe.seed)
+        learner.whole()
         weights.save_language_model(
             folder,
             model,
@@ -68,7 +70,6 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             stops=tokenizer.stops,
             ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
         )
-        _write_samples(folder, model, demonstrations, tokenizer, device, recipe.seed)
 
 
 def _start(settings: Sft, workspace: Workspace) -> Path:
@@ -151,8 +152,7 @@ def train(
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:
         rows = rows.to(device.torch)
         counted = rows.weights > 0  # what users wrote and padding need no logits
-        with device.products():
-            logits = model.head(model.trunk(rows.ids, rows.segments)[counted])
+        logits = model.head(model.trunk(rows.ids, rows.segments)[counted])
         return next_token_loss(logits, rows.targets[counted], rows.weights[counted])
 
     with Progress("sft", settings.steps, done=done) as progress:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
-def make(kind: str, model: nn.Module, *, weight_decay: float) -> torch.optim.Optimizer:
-    """The optimizer `kind` over `model`'s parameters; the learning rate is set before every step.
+def make(kind: str, parameters: Mapping[str, Tensor], *, weight_decay: float) -> torch.optim.Optimizer:
+    """The optimizer `kind` over float32 `parameters`, by their names in the network; the learning rate is set before
+    every step.
 
     Matrices decay, norms and other vectors do not (Brown et al. 2020, appendix B).
     """
-    return OPTIMIZERS[kind](model, weight_decay)
+    return OPTIMIZERS[kind](parameters, weight_decay)
 
 
 def _groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str, Any]]:
@@ -25,13 +26,13 @@ def _groups(parameters: Iterable[Tensor], weight_decay: float) -> list[dict[str,
     ]
 
 
-def _adamw(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+def _adamw(parameters: Mapping[str, Tensor], weight_decay: float) -> torch.optim.Optimizer:
     # betas (0.9, 0.95): Brown et al. 2020. eps 1e-8 is torch's default (Loshchilov & Hutter 2019).
-    return torch.optim.AdamW(_groups(model.parameters(), weight_decay), lr=0.0, betas=(0.9, 0.95), fused=True)
+    return torch.optim.AdamW(_groups(parameters.values(), weight_decay), lr=0.0, betas=(0.9, 0.95), fused=True)
 
 
-def _sgd(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(_groups(model.parameters(), weight_decay), lr=0.0, momentum=0.9, nesterov=True)
+def _sgd(parameters: Mapping[str, Tensor], weight_decay: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(_groups(parameters.values(), weight_decay), lr=0.0, momentum=0.9, nesterov=True)
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -40,11 +41,12 @@ class MuonAdamW(torch.optim.Optimizer):
     One learning rate: Muon's updates are scaled to AdamW's size ("match_rms_adamw", Liu et al. 2025).
     """
 
-    def __init__(self, model: nn.Module, weight_decay: float) -> None:
-        hidden = [p for name, p in model.named_parameters() if p.dim() == 2 and ".blocks." in f".{name}"]
-        inside = {id(p) for p in hidden}
-        others = [p for p in model.parameters() if id(p) not in inside]
-        self.muon = torch.optim.Muon(hidden, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+    def __init__(self, parameters: Mapping[str, Tensor], weight_decay: float) -> None:
+        inside = {name: p for name, p in parameters.items() if p.dim() == 2 and ".blocks." in f".{name}"}
+        others = [p for name, p in parameters.items() if name not in inside]
+        self.muon = torch.optim.Muon(
+            list(inside.values()), lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+        )
         self.adamw = torch.optim.AdamW(_groups(others, weight_decay), lr=0.0, betas=(0.9, 0.95), fused=True)
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
 

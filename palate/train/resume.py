@@ -49,7 +49,7 @@ def save(folder: Path, step: int, learners: Mapping[str, Learner], extra: Mappin
     state = {
         "step": step,
         "learners": {
-            name: {"model": learner.model.state_dict(), "optimizer": learner.optimizer.state_dict()}
+            name: {"weights": learner.weights(), "optimizer": learner.optimizer.state_dict()}
             for name, learner in learners.items()
         },
         "extra": dict(extra or {}),
@@ -82,7 +82,7 @@ def load(folder: Path, learners: Mapping[str, Learner]) -> tuple[int, dict[str, 
                 raise ValueError(f"wrong checksum in {bad}")
         state = torch.load(path, weights_only=True)  # nothing but tensors and plain values is unpickled
         for name, learner in learners.items():
-            learner.model.load_state_dict(state["learners"][name]["model"])
+            learner.set_weights(state["learners"][name]["weights"])
             learner.optimizer.load_state_dict(state["learners"][name]["optimizer"])
         return int(state["step"]), dict(state["extra"])
     except Exception as error:  # torch raises a dozen kinds, from its zip reader to its unpickler

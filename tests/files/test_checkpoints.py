@@ -11,8 +11,9 @@ import torch
 from files.damage import all_of, check, equal
 from torch import nn
 
+from palate.device import Device
 from palate.errors import BrokenArtifact
-from palate.train import optimizer, resume
+from palate.train import resume
 from palate.train.update import Learner
 from palate.workspace import Job, Workspace
 
@@ -20,7 +21,7 @@ from palate.workspace import Job, Workspace
 def learner(width: int = 3, kind: str = "adamw") -> Learner:
     torch.manual_seed(0)
     model = nn.ModuleDict({"blocks": nn.Sequential(nn.Linear(4, width), nn.Linear(width, 2))})
-    return Learner(model, optimizer.make(kind, model, weight_decay=0.1))
+    return Learner.make(kind, model, Device("cpu", torch.float32), weight_decay=0.1)
 
 
 def trained(kind: str = "adamw") -> Learner:
@@ -61,7 +62,7 @@ def test_a_damaged_state_is_told_and_never_half_loaded(tmp_path: Path, times: in
         {"step": "x", "learners": {"base": None}, "extra": {}},
         [1, 2],
         "a string",
-        {"step": 1, "learners": {"base": {"model": {}, "optimizer": {}}}, "extra": {}},
+        {"step": 1, "learners": {"base": {"weights": {}, "optimizer": {}}}, "extra": {}},
     ],
     ids=str,
 )

@@ -7,6 +7,7 @@ from palate.batches.packed import pack
 from palate.device import Device, generator
 from palate.generate.engine import generate, stream
 from palate.nn.config import Shape
+from palate.nn.norms import Norm, _RmsNorm
 from palate.nn.rotary import Rotary, rotate
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, initialise, pooled
 
@@ -75,6 +76,15 @@ def test_rotation_equals_complex_multiplication_and_its_gradient_is_right() -> N
     torch.testing.assert_close(turned, torch.cat((expected.real, expected.imag), dim=-1), atol=1e-5, rtol=0)
     wide = (cos.double(), sin.double())
     assert torch.autograd.gradcheck(lambda y: rotate(y, *wide), (x.requires_grad_(),))
+
+
+def test_gradients_of_what_is_written_out() -> None:
+    x = torch.randn(2, 3, 8, dtype=torch.float64, generator=generator("x"), requires_grad=True)
+    norm = Norm(8, 1e-5).double()
+    norm.weight.data = torch.randn(8, dtype=torch.float64, generator=generator("w"))
+    torch.testing.assert_close(norm(x), torch.nn.functional.rms_norm(x, (8,), norm.weight, 1e-5), atol=1e-12, rtol=0)
+    assert torch.autograd.gradcheck(norm, (x,))
+    assert torch.autograd.gradcheck(lambda w: _RmsNorm.apply(x.detach(), w, 1e-5), (norm.weight,))
 
 
 def test_pooling() -> None:

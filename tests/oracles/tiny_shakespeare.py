@@ -31,7 +31,6 @@ from palate.metrics import Metrics
 from palate.nn.transformer import LanguageModel
 from palate.recipe import Recipe
 from palate.stages.pretrain import build, train
-from palate.train import optimizer
 from palate.train.update import Learner
 
 RECIPE = """
@@ -114,8 +113,7 @@ def random_loss(model: LanguageModel, tokens: Tensor, device: Device, seed: int)
 
 def _nats(model: LanguageModel, x: Tensor, y: Tensor, device: Device) -> float:
     """Written without Palate's loss: this judges it."""
-    with device.products():
-        logits = model(x)
+    logits = model(x)
     return -logits.float().log_softmax(dim=-1).gather(-1, y[..., None]).sum().item()
 
 
@@ -130,10 +128,11 @@ def run(settings: Recipe, text: str, held_out: str, seed: int) -> dict[str, floa
         if model.shape.parameters > PARAMETERS:
             raise SystemExit(f"{model.shape.parameters:,} parameters: nanoGPT's have {PARAMETERS:,}.")
         training = settings.pretrain
-        learner = Learner(model, optimizer.make(training.optimizer, model, weight_decay=training.weight_decay))
+        learner = Learner.make(training.optimizer, model, device, weight_decay=training.weight_decay)
         log = Metrics(folder / "pretrain.jsonl")
         rows, unseen = Shard(folder, "train"), Shard(folder, "val")
         train(learner, model, rows, unseen, training, device, log, seed, 0, lambda step: None)
+        learner.whole()
         model.eval()
         tokens = torch.from_numpy(unseen.tokens.astype(np.int64))
         return {
@@ -141,7 +140,7 @@ def run(settings: Recipe, text: str, held_out: str, seed: int) -> dict[str, floa
             "parameters": model.shape.parameters,
             "symbols": vocab,
             "trained on": training.steps * training.batch_rows * model.shape.context,
-            "products": str(device.dtype),
+            "trained in": str(device.dtype),
             "characters read": len(tokens) - 1,
             "nats per character": round(whole_loss(model, tokens, device), 4),
             "20 random batches": round(random_loss(model, tokens, device, seed), 4),

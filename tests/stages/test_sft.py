@@ -16,7 +16,6 @@ from palate.records import conversation
 from palate.stages import sft
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
-from palate.train import optimizer
 from palate.train.update import Learner
 from palate.workspace import Workspace
 
@@ -62,7 +61,7 @@ def objective_of(
 
     patch.setattr(sft, "update", keep)
     chats = [tokenizer.encode_chat(conversation("Hello.", "Good day."))]
-    learner = Learner(model, optimizer.make("adamw", model, weight_decay=0.0))
+    learner = Learner.make("adamw", model, CPU, weight_decay=0.0)
     with pytest.raises(Stop):
         sft.train(learner, model, chats, [], recipe.sft, CPU, None, 0, 0, tokenizer, print)  # type: ignore[arg-type]
     return seen[0]

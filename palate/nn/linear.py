@@ -1,0 +1,46 @@
+"""Products with weights, in the precision that the weights are held in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+class Linear(nn.Linear):
+    """x W^T + b in W's dtype, whatever x's is: a network runs in the dtype its matrices were put into."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = self.weight.dtype
+        return F.linear(x.to(dtype), self.weight, None if self.bias is None else self.bias.to(dtype))
+
+
+class Embedding(nn.Embedding):
+    """Rows of a matrix by number, in float32 (float64 stays)."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.weight.dtype == torch.promote_types(self.weight.dtype, torch.float32):
+            return super().forward(ids)
+        rows: Tensor = _Lookup.apply(self.weight, ids)  # type: ignore[no-untyped-call]
+        return rows
+
+
+class _Lookup(torch.autograd.Function):
+    """The gradient of a row is the sum over all places that read it: in float32, because thousands of bfloat16 numbers
+    added one by one stop growing after a few hundred."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.shape, ctx.dtype = weight.shape, weight.dtype
+        return F.embedding(ids, weight).float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        total = upstream.new_zeros(ctx.shape)
+        return total.index_add_(0, ids.flatten(), upstream.flatten(0, -2)).to(ctx.dtype), None
