@@ -204,6 +204,19 @@ def bench() -> None:
     command.main()
 
 
+@app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe, to see what its training will take.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """What this machine is, what Palate will do on it and why."""
+    settings = recipes.load(shipped(recipe), overrides or ()) if recipe else None
+    from palate.commands import doctor as command
+
+    for line in command.report(settings):
+        typer.echo(line)
+
+
 def _somebody() -> str:
     try:
         return getpass.getuser()

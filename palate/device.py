@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
+import math
 import os
+import platform
 import random
+import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import nn
 
+from palate import metrics
 from palate.recipe import Hardware
 
 M = TypeVar("M", bound=nn.Module)
@@ -26,6 +33,8 @@ class Device:
 
     kind: str
     dtype: torch.dtype
+    compiles: bool = False
+    """Whether pretraining compiles the network's blocks."""
 
     @property
     def torch(self) -> torch.device:
@@ -44,16 +53,69 @@ class Device:
         return model
 
 
-def measure(wanted: Hardware) -> Hardware:
-    """`wanted` with everything it leaves open filled in from this machine. Frozen into the resolved recipe."""
+COMPILING = 300.0
+"""Seconds of training from which compiling the blocks pays: it takes up to 40 and saves a fifth to a seventh."""
+
+
+def measure(wanted: Hardware, flops: float = 0.0) -> Hardware:
+    """`wanted` with everything it leaves open filled in from this machine, on which `flops` operations of pretraining
+    are planned. Frozen into the resolved recipe."""
     kind = wanted.device or (
         "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     )
-    return Hardware(
-        device=kind,
-        dtype=wanted.dtype or ("bfloat16" if _has_bfloat16(kind) else "float32"),
-        threads=wanted.threads or _cores(),
-    )
+    dtype = wanted.dtype or ("bfloat16" if _has_bfloat16(kind) else "float32")
+    threads = wanted.threads or _cores()
+    compiled = wanted.compile
+    if compiled is None:
+        torch.set_num_threads(threads)
+        long = flops > 0 and flops / (0.6 * products_per_second(kind, dtype)) > COMPILING
+        compiled = long and compiler(kind) is not None
+    return Hardware(device=kind, dtype=dtype, threads=threads, compile=compiled)
+
+
+def products_per_second(kind: str, dtype: str, size: int = 1024, seconds: float = 0.1) -> float:
+    """Floating-point operations per second in products of two matrices of `size` x `size`: the most that training can
+    reach. The best of the tries that fit into `seconds`."""
+    one = torch.ones(size, size, device=kind, dtype=DTYPES[dtype])
+    best, end = math.inf, time.perf_counter() + seconds
+    while best == math.inf or time.perf_counter() < end:
+        started = time.perf_counter()
+        float((one @ one)[0, 0])  # reading a number waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def compiler(kind: str) -> str | None:
+    """The program that torch.compile needs here, or None where there is none: a C++ compiler on CPUs, on CUDA Triton
+    and a C compiler. Blocks are not compiled on Apple's GPUs: torch calls that a prototype."""
+    if kind == "mps" or (kind == "cuda" and importlib.util.find_spec("triton") is None):
+        return None
+    wanted = (os.environ.get("CXX"), "g++", "clang++", "c++") if kind == "cpu" else (os.environ.get("CC"), "gcc", "cc")
+    return next((found for name in wanted if name and (found := shutil.which(name))), None)
+
+
+def describe(kind: str) -> str:
+    """The processor's name and its memory."""
+    if kind == "cuda":
+        card = torch.cuda.get_device_properties(0)
+        return f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {memory(kind) / 2**30:.0f} GiB"
+
+
+def memory(kind: str) -> int:
+    """Bytes that the device has in all; on CPUs no more than the control group of a container allows."""
+    if kind == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    if kind == "mps":
+        return int(torch.mps.recommended_max_memory())
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        whole = min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
+    return whole
 
 
 def _has_bfloat16(kind: str) -> bool:
@@ -80,7 +142,18 @@ def open_device(hardware: Hardware) -> Device:
     assert full.device and full.dtype
     if full.device == "cpu":
         _keep_freed_memory()
-    return Device(full.device, DTYPES[full.dtype])
+    compiles = bool(full.compile) and compiler(full.device) is not None
+    if compiles:
+        _keep_what_is_compiled()
+    elif full.compile:
+        metrics.say(f"      there is no compiler for {full.device} here: slower, with the same result up to rounding")
+    return Device(full.device, DTYPES[full.dtype], compiles)
+
+
+def _keep_what_is_compiled() -> None:
+    """torch.compile's cache, which makes the second run start at once, beside other caches instead of in /tmp."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "palate" / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
 
 
 def _keep_freed_memory() -> None:

@@ -234,8 +234,9 @@ def open_run(recipe: Recipe, folder: Path) -> tuple[Recipe, Workspace]:
         )
     if None in hardware.model_dump().values():
         from palate import device
+        from palate.stages import pretrain
 
-        hardware = device.measure(hardware)
+        hardware = device.measure(hardware, pretrain.operations(recipe))
     resolved = recipe.model_copy(update={"hardware": hardware})
     _write_recipe(resolved, workspace)
     return resolved, workspace

@@ -250,6 +250,8 @@ class Hardware(Section):
     dtype: Literal["float32", "bfloat16"] | None = None
     """Of matrices while they work; what is trained and saved has a float32 master."""
     threads: int | None = Field(default=None, ge=1, le=4_096)
+    compile: bool | None = None
+    """Whether pretraining compiles the network's blocks: a fifth faster after half a minute (docs/performance.md)."""
 
 
 class Recipe(Section):

@@ -13,7 +13,7 @@ from palate.device import Device, generator, open_device
 from palate.measure.bits import bits_per_byte
 from palate.metrics import Metrics, Progress
 from palate.nn.config import Shape, swiglu_hidden
-from palate.nn.transformer import LanguageModel, Trunk, initialise
+from palate.nn.transformer import LanguageModel, Trunk, compile_blocks, initialise
 from palate.objectives.next_token import next_token_loss
 from palate.recipe import Model, Pretrain, Recipe
 from palate.text import tokenizer as tokenizers
@@ -39,6 +39,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     with workspace.publish() as folder:
         model = build(model_settings, tokenizer.vocab, recipe.seed)
         learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
+        if device.compiles:
+            compile_blocks(model)
         done, _ = resume.load(folder, {"base": learner})
         log = Metrics(workspace.logs / "pretrain.jsonl", resume_after=done)
         metrics.say(
@@ -62,9 +64,9 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         )
 
 
-def build(settings: Model, vocab: int, seed: int) -> LanguageModel:
-    """A fresh network of the recipe's shape."""
-    shape = Shape(
+def shape(settings: Model, vocab: int) -> Shape:
+    """The recipe's shape."""
+    return Shape(
         vocab=vocab,
         layers=settings.layers,
         dim=settings.dim,
@@ -75,8 +77,21 @@ def build(settings: Model, vocab: int, seed: int) -> LanguageModel:
         rope_theta=settings.rope_theta,
         tied=settings.tied,
     )
-    model = LanguageModel(Trunk(shape))
-    initialise(model, shape, generator(seed, "initial weights"))
+
+
+def operations(recipe: Recipe) -> float:
+    """Floating-point operations that the recipe's pretraining will take; 0 where it has none."""
+    if recipe.pretrain is None or recipe.model is None or recipe.tokenize is None:
+        return 0.0
+    planned = shape(recipe.model, recipe.tokenize.vocab)
+    tokens = recipe.pretrain.steps * recipe.pretrain.batch_rows * planned.context
+    return float(tokens * planned.flops_per_token(planned.context))
+
+
+def build(settings: Model, vocab: int, seed: int) -> LanguageModel:
+    """A fresh network of the recipe's shape."""
+    model = LanguageModel(Trunk(shape(settings, vocab)))
+    initialise(model, model.shape, generator(seed, "initial weights"))
     return model
 
 

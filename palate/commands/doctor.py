@@ -1,0 +1,46 @@
+"""`palate doctor`: what this machine is, what Palate does on it and why; with a recipe, what pretraining will take."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+
+import torch
+
+from palate import device
+from palate.recipe import Hardware, Recipe
+from palate.stages import pretrain
+
+REACHED = 0.6
+"""Share of the products' speed that pretraining reaches, all in all (docs/performance.md)."""
+
+
+def report(recipe: Recipe | None) -> Iterator[str]:
+    """The lines to show."""
+    wanted = recipe.hardware if recipe else Hardware()
+    operations = pretrain.operations(recipe) if recipe else 0.0
+    found = device.measure(wanted, operations)
+    assert found.device and found.dtype
+    torch.set_num_threads(found.threads or 1)
+    yield f"machine    {device.describe(found.device)}, {platform.system()} {platform.machine()}"
+    yield f"threads    {found.threads} of {os.cpu_count()} cores"
+    yield f"torch      {torch.__version__}, Python {platform.python_version()}"
+    speeds = {dtype: device.products_per_second(found.device, dtype, seconds=1.0) for dtype in device.DTYPES}
+    yield "products   " + ", ".join(f"{speed / 1e9:,.0f} GFLOP/s in {dtype}" for dtype, speed in speeds.items())
+    yield f"dtype      {found.dtype}: {_why(wanted, found)}"
+    program = device.compiler(found.device)
+    yield f"compiler   {program or 'none: blocks are never compiled, which costs a sixth of the speed'}"
+    if not operations:
+        return
+    seconds = operations / (REACHED * speeds[found.dtype])
+    yield f"pretrain   {operations / 1e12:,.1f} TFLOP: about {seconds:,.0f} s"
+    yield f"compile    {'yes' if found.compile else 'no'}: it pays from {device.COMPILING:.0f} s of pretraining"
+
+
+def _why(wanted: Hardware, found: Hardware) -> str:
+    if wanted.dtype:
+        return "the recipe says so"
+    if found.dtype == "bfloat16":
+        return "the processor multiplies it by itself; weights have float32 masters"
+    return "the processor has no bfloat16 products"
