@@ -22,6 +22,7 @@ from torch import nn
 from palate import metrics
 from palate.recipe import Hardware
 
+GIB = 2**30
 M = TypeVar("M", bound=nn.Module)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -35,6 +36,8 @@ class Device:
     dtype: torch.dtype
     compiles: bool = False
     """Whether pretraining compiles the network's blocks."""
+    memory: int = 8 * GIB
+    """Bytes it has in all."""
 
     @property
     def torch(self) -> torch.device:
@@ -70,7 +73,8 @@ def measure(wanted: Hardware, flops: float = 0.0) -> Hardware:
         torch.set_num_threads(threads)
         long = flops > 0 and flops / (0.6 * products_per_second(kind, dtype)) > COMPILING
         compiled = long and compiler(kind) is not None
-    return Hardware(device=kind, dtype=dtype, threads=threads, compile=compiled)
+    room = wanted.memory_gib or round(memory(kind) / GIB, 1)
+    return Hardware(device=kind, dtype=dtype, threads=threads, memory_gib=room, compile=compiled)
 
 
 def products_per_second(kind: str, dtype: str, size: int = 1024, seconds: float = 0.1) -> float:
@@ -98,12 +102,12 @@ def describe(kind: str) -> str:
     """The processor's name and its memory."""
     if kind == "cuda":
         card = torch.cuda.get_device_properties(0)
-        return f"{card.name}, {card.total_memory / 2**30:.0f} GiB"
+        return f"{card.name}, {card.total_memory / GIB:.0f} GiB"
     name = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {memory(kind) / 2**30:.0f} GiB"
+    return f"{name}, {memory(kind) / GIB:.0f} GiB"
 
 
 def memory(kind: str) -> int:
@@ -147,7 +151,7 @@ def open_device(hardware: Hardware) -> Device:
         _keep_what_is_compiled()
     elif full.compile:
         metrics.say(f"      there is no compiler for {full.device} here: slower, with the same result up to rounding")
-    return Device(full.device, DTYPES[full.dtype], compiles)
+    return Device(full.device, DTYPES[full.dtype], compiles, int((full.memory_gib or 8) * GIB))
 
 
 def _keep_what_is_compiled() -> None:

@@ -94,7 +94,8 @@ class Training(Section):
     max_norm: float = Field(1.0, gt=0)
     """Gradients are scaled down to this Euclidean norm."""
     micro_tokens: int = Field(16_384, ge=64)
-    """Most tokens (padding included) in one forward pass; what exceeds it is accumulated."""
+    """Most tokens (padding included) in one forward pass, fewer where memory is small; what exceeds it is
+    accumulated."""
     evaluate_every: int = Field(100, ge=1)
     save_every: int = Field(100, ge=1)
 
@@ -195,6 +196,7 @@ class Ppo(Section):
     epochs: int = Field(2, ge=1)
     minibatch_rows: int = Field(64, ge=1)
     micro_rows: int = Field(32, ge=1)
+    """Most rows in one forward pass, fewer where memory is small."""
     policy_lr: float = Field(1e-4, gt=0)
     critic_lr: float = Field(3e-4, gt=0)
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "linear"
@@ -250,6 +252,8 @@ class Hardware(Section):
     dtype: Literal["float32", "bfloat16"] | None = None
     """Of matrices while they work; what is trained and saved has a float32 master."""
     threads: int | None = Field(default=None, ge=1, le=4_096)
+    memory_gib: float | None = Field(default=None, gt=0)
+    """Memory of the device in GiB; micro-batches take half of it at most."""
     compile: bool | None = None
     """Whether pretraining compiles the network's blocks: a fifth faster after half a minute (docs/performance.md)."""
 

@@ -107,6 +107,17 @@ class Shape:
         looked_up += self.context * self.dim if self.positions == "learned" else 0
         return 6 * (self.parameters - looked_up) + 12 * self.layers * self.heads * self.head_dim * time
 
+    def activation_bytes(self, time: int, width: int) -> int:
+        """Bytes that one token in a row of `time` leaves behind in a forward pass for the backward pass; `width` bytes
+        is a number in the products' dtype. Counted by what autograd keeps (tests/train/test_memory.py holds it against
+        what it does keep): in every layer two residuals in float32, the input of each product, keys and queries before
+        and after they are turned, the attention weights; at the end the logits and their gradient."""
+        query, pairs = self.heads * self.head_dim, 2 * self.kv_heads * self.head_dim
+        shared = 0 if self.kv_heads == self.heads else 2 * query  # keys and values repeated for their queries
+        attention = 2 * self.dim + 2 * (query + pairs) + 2 * query + shared + self.heads * time
+        feed_forward = self.hidden * (4 if self.feed_forward == "swiglu" else 2)
+        return self.layers * (8 * self.dim + width * (attention + feed_forward)) + 2 * width * self.vocab
+
 
 def swiglu_hidden(dim: int) -> int:
     """8/3 dim rounded up to a multiple of 32: as many parameters as a 4 dim two-matrix layer (Shazeer 2020)."""

@@ -45,6 +45,7 @@ from palate.records import Prompt, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.train import resume
+from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, Update, update
@@ -275,6 +276,15 @@ def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor]) -> 
     return result
 
 
+def rows_at_once(models: Models, replies: Replies, settings: Ppo, device: Device) -> int:
+    """Rows in one forward pass: policy and critic with their optimizers, reference and reward model are in memory."""
+    longest = replies.longest
+    tokens = tokens_at_once(
+        models.policy.shape, longest, device, at_most=settings.micro_rows * longest, trained=2, frozen=2
+    )
+    return tokens // longest
+
+
 @torch.no_grad()
 def roll_out(
     models: Models,
@@ -307,7 +317,7 @@ def roll_out(
     def reference_logp(part: Replies) -> Tensor:
         return reply_logp(models.reference, part, temperature=settings.temperature, device=device)
 
-    rows = settings.micro_rows
+    rows = rows_at_once(models, replies, settings, device)
     logp = _in_pieces(replies, rows, policy_logp)
     ref_logp = _in_pieces(replies, rows, reference_logp)
     values = _in_pieces(replies, rows, lambda part: models.values(part, device)) * replies.mask
@@ -348,11 +358,12 @@ def improve(
         values = models.values(part.replies, device)
         return value_loss(values, part.values, part.returns, part.replies.mask, clip=settings.value_clip)
 
+    rows = rows_at_once(models, rollout.replies, settings, device)
     for epoch in range(settings.epochs):
         order = torch.randperm(len(rollout.replies), generator=generator(*seed, "minibatches", epoch))
         for number, minibatch in enumerate(torch.split(order, settings.minibatch_rows)):
             name = f"ppo round {seed[-1]} epoch {epoch + 1} minibatch {number + 1}"
-            micro = [rollout.rows(part) for part in rollout.replies.by_length(minibatch, settings.micro_rows)]
+            micro = [rollout.rows(part) for part in rollout.replies.by_length(minibatch, rows)]
             if policy_lr > 0:
                 norms.append(
                     update(policy, micro, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name)

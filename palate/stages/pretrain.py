@@ -18,6 +18,7 @@ from palate.objectives.next_token import next_token_loss
 from palate.recipe import Model, Pretrain, Recipe
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
+from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
@@ -109,6 +110,7 @@ def train(
 ) -> None:
     """The loop: rows of packed documents, next-token loss, one optimizer step."""
     width = model.shape.context
+    rows_at_once = tokens_at_once(model.shape, width, device, at_most=settings.micro_tokens) // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:
@@ -120,7 +122,7 @@ def train(
         ):
             first = (tick.step - 1) * settings.batch_rows
             batch = shard.rows(list(range(first, first + settings.batch_rows)), width=width, seed=seed)
-            micro = batch.to(device.torch).split(max(1, settings.micro_tokens // width))
+            micro = batch.to(device.torch).split(rows_at_once)
             result = update(
                 learner, micro, objective, lr=lr(tick.step), max_norm=settings.max_norm, name=f"pretrain {tick.step}"
             )

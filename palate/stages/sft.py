@@ -23,6 +23,7 @@ from palate.records import Demonstration, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Encoded, Tokenizer
 from palate.train import resume
+from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
@@ -147,6 +148,7 @@ def train(
 ) -> None:
     """The loop: conversations packed without seeing each other, loss on the assistant's tokens, one optimizer step."""
     width = model.shape.context
+    rows_at_once = tokens_at_once(model.shape, width, device, at_most=settings.micro_tokens) // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:
@@ -161,7 +163,7 @@ def train(
         ):
             chosen = step_items(count=len(chats), per_step=settings.batch_rows, step=tick.step, seed=seed)
             batch = pack([(chats[i].ids, chats[i].weights) for i in chosen], width=width, pad=tokenizer.pad)
-            micro = batch.split(max(1, settings.micro_tokens // width))
+            micro = batch.split(rows_at_once)
             result = update(
                 learner, micro, objective, lr=lr(tick.step), max_norm=settings.max_norm, name=f"sft {tick.step}"
             )
