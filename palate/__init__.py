@@ -10,7 +10,11 @@ Names are imported when they are first used, so `import palate` is instant and n
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read when torch is loaded: what Apple's GPUs cannot do runs on the processor, and torch says so once for each.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 if TYPE_CHECKING:
     from palate.api import Assistant, load, open_feedback, run, score

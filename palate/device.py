@@ -14,12 +14,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 
 from palate import metrics
+from palate.errors import Unsupported
 from palate.recipe import Hardware
 
 GIB = 2**30
@@ -62,15 +63,20 @@ COMPILING = 300.0
 
 def measure(wanted: Hardware, flops: float = 0.0) -> Hardware:
     """`wanted` with everything it leaves open filled in from this machine, on which `flops` operations of pretraining
-    are planned. Frozen into the resolved recipe."""
+    are planned. Frozen into the resolved recipe. Raises Unsupported when the device it names is not there."""
     kind = wanted.device or (
         "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     )
-    dtype = wanted.dtype or ("bfloat16" if _has_bfloat16(kind) else "float32")
+    if not {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[kind]:
+        raise Unsupported(
+            f"hardware.device is {kind!r}, and torch {torch.__version__} finds no such device here. "
+            f'Install the build of torch for it, or go on with `--set hardware.device="cpu"`.'
+        )
     threads = wanted.threads or _cores()
+    torch.set_num_threads(threads)
+    dtype = wanted.dtype or _dtype(kind)
     compiled = wanted.compile
     if compiled is None:
-        torch.set_num_threads(threads)
         long = flops > 0 and flops / (0.6 * products_per_second(kind, dtype)) > COMPILING
         compiled = long and compiler(kind) is not None
     room = wanted.memory_gib or round(memory(kind) / GIB, 1)
@@ -122,16 +128,15 @@ def memory(kind: str) -> int:
     return whole
 
 
-def _has_bfloat16(kind: str) -> bool:
-    """Whether bfloat16 products are run by the hardware and not emulated."""
+def _dtype(kind: str) -> Literal["float32", "bfloat16"]:
+    """What matrices are held in: bfloat16 where its products are faster than float32's. Asked of the clock, because
+    processors that only emulate them, and libraries that were told to, run them many times slower."""
+    if kind == "mps":  # not measured on one yet
+        return "float32"
     if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if kind == "cpu":
-        check = getattr(torch.cpu, "_is_avx512_bf16_supported", None) or getattr(
-            torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None
-        )
-        return bool(check and check())
-    return False
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    rounded, exact = (products_per_second(kind, dtype) for dtype in ("bfloat16", "float32"))
+    return "bfloat16" if rounded > 1.2 * exact else "float32"
 
 
 def _cores() -> int:

@@ -1,5 +1,8 @@
 """What is asked of the machine, and what is made of the answer."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import torch
 from palate import device
 from palate import recipe as recipes
 from palate.commands import doctor
+from palate.errors import Unsupported
 from palate.recipe import Hardware
 from palate.stages import pretrain
 
@@ -27,6 +31,45 @@ def test_blocks_are_compiled_when_training_is_long_and_there_is_a_compiler(
     assert device.measure(CPU).compile is False, "nothing is trained"
     wanted = CPU.model_copy(update={"compile": not compiled})
     assert device.measure(wanted, seconds * 0.6e11).compile is not compiled, "the recipe's word counts"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_told_in_one_line() -> None:
+    with pytest.raises(Unsupported, match="'cuda', and torch .* finds no such device here"):
+        device.open_device(Hardware(device="cuda"))
+
+
+@pytest.mark.parametrize(("rounded", "dtype"), [(2.2e11, "bfloat16"), (0.9e11, "float32"), (1.1e11, "float32")])
+def test_bfloat16_is_taken_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, rounded: float, dtype: str) -> None:
+    monkeypatch.setattr(device, "products_per_second", lambda kind, name: rounded if name == "bfloat16" else 1e11)
+    assert device.measure(Hardware(device="cpu")).dtype == dtype
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["avx2", "default"])
+def test_a_processor_without_avx512_or_bfloat16_runs_in_float32(tmp_path: Path, capability: str) -> None:
+    """The same machine with these parts switched off, in torch's kernels and in oneDNN's: pretraining and an answer."""
+    script = """
+import sys
+from pathlib import Path
+sys.path[:0] = ["tests"]
+from palate import flow
+from palate import recipe as recipes
+from tests_small import SMALL
+overrides = ["pretrain.steps=6", "sft.steps=3", "sft.warmup_steps=1", "pretrain.warmup_steps=1"]
+plain = SMALL.replace('dtype = "float32"', "").replace("threads = 1", "")
+recipe, workspace = flow.open_run(recipes.parse(plain, "here", overrides), Path(sys.argv[1]))
+print(recipe.hardware.dtype)
+flow.run(recipe, workspace, last="sft")
+"""
+    switched_off = {"ATEN_CPU_CAPABILITY": capability, "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run")],
+        env=os.environ | switched_off, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "float32"
+    assert (tmp_path / "run" / "05-sft" / "model.safetensors").is_file()
 
 
 def test_products_per_second_is_what_the_machine_does() -> None:
@@ -58,7 +101,7 @@ def test_the_doctor_says_what_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "products_per_second", lambda kind, dtype, seconds=0.0: 2e11)
     recipe = recipes.load(Path("recipes/kitchen.toml"), ["hardware.dtype=float32"])
     lines = {line.split()[0]: line for line in doctor.report(recipe)}
-    assert lines["dtype"].endswith("the recipe says so")
+    assert lines["dtype"].startswith("dtype      float32: the recipe says so")
     assert "GFLOP/s in float32" in lines["products"] and "GiB" in lines["machine"]
     assert "14.2 TFLOP" in lines["pretrain"]
     assert lines["compile"].startswith("compile    no")

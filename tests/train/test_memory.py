@@ -42,7 +42,7 @@ def test_activation_bytes_are_what_autograd_keeps(name: str, dtype: torch.dtype)
         loss, _ = next_token_loss(logits, ids[:, 1:], torch.ones(8, 96))
     gradient = logits.numel() * dtype.itemsize  # of the logits, made when the backward pass begins
     counted = shape.activation_bytes(96, dtype.itemsize) * 8 * 96
-    assert 0.85 < counted / (sum(kept.values()) + gradient) < 1.2
+    assert 0.95 < counted / (sum(kept.values()) + gradient) < 1.15
     assert loss.requires_grad
 
 
