@@ -35,7 +35,7 @@ def test_blocks_are_compiled_when_training_is_long_and_there_is_a_compiler(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_device_that_is_not_there_is_told_in_one_line() -> None:
-    with pytest.raises(Unsupported, match="'cuda', and torch .* finds no such device here"):
+    with pytest.raises(Unsupported, match=r"'cuda', and torch .* finds no such device here"):
         device.open_device(Hardware(device="cuda"))
 
 
