@@ -36,7 +36,7 @@ class Device:
     kind: str
     dtype: torch.dtype
     compiles: bool = False
-    """Whether pretraining compiles the network's blocks."""
+    """Whether networks' blocks are compiled."""
     memory: int = 8 * GIB
     """Bytes it has in all."""
 
@@ -46,7 +46,7 @@ class Device:
         return torch.device(self.kind)
 
     def put(self, model: M) -> M:
-        """`model` moved here, its matrices held in `dtype`, which is what a network runs in.
+        """`model` moved here, its matrices held in `dtype`, which is what a network runs in; compiled if that pays.
 
         Norms, biases and score heads stay float32: they are few, and what they scale is float32, too. Values are
         rounded, so what is to be trained or saved keeps its own float32 copy (`Learner.make`).
@@ -54,6 +54,8 @@ class Device:
         for name, parameter in model.named_parameters():
             rounded = parameter.dim() >= 2 and name != "score.weight"
             parameter.data = parameter.data.to(self.torch, self.dtype if rounded else parameter.dtype)
+        if self.compiles and (compile_blocks := getattr(model, "compile_blocks", None)):
+            compile_blocks()
         return model
 
 

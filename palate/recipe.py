@@ -255,7 +255,7 @@ class Hardware(Section):
     memory_gib: float | None = Field(default=None, gt=0)
     """Memory of the device in GiB; micro-batches take half of it at most."""
     compile: bool | None = None
-    """Whether pretraining compiles the network's blocks: a fifth faster after half a minute (docs/performance.md)."""
+    """Whether networks' blocks are compiled: a fifth faster after half a minute (docs/performance.md)."""
 
 
 class Recipe(Section):

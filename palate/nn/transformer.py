@@ -122,7 +122,32 @@ def positions_in(segments: Tensor) -> Tensor:
     return index - first
 
 
-class LanguageModel(nn.Module):
+class Network(nn.Module):
+    """A trunk with a head."""
+
+    trunk: Trunk
+
+    @property
+    def shape(self) -> Shape:
+        """The shape it was built with."""
+        return self.trunk.shape
+
+    def compile_blocks(self) -> None:
+        """Have torch.compile make one code for all blocks and all lengths: what is computed differs from before by
+        rounding. It is made here, on rows of a length of their own, so that it never depends on which rows came first,
+        and a run that was killed goes on to the same bits."""
+        for block in self.trunk.blocks:
+            block.compile(dynamic=True)
+        # No two sizes alike: the compiler takes equal ones for one and the same.
+        ids = torch.zeros(3, min(53, self.shape.context), dtype=torch.long, device=self.trunk.embed.weight.device)
+        with torch.no_grad():
+            self(ids)
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            self(ids).sum().backward()
+            self.zero_grad(set_to_none=True)
+
+
+class LanguageModel(Network):
     """A trunk that predicts the next token."""
 
     def __init__(self, trunk: Trunk) -> None:
@@ -132,17 +157,12 @@ class LanguageModel(nn.Module):
         if trunk.shape.tied:
             self.head.weight = trunk.embed.weight
 
-    @property
-    def shape(self) -> Shape:
-        """The shape it was built with."""
-        return self.trunk.shape
-
     def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
         """Logits (batch, time, vocab) of the token after each position, in the dtype of the products."""
         return self.head(self.trunk(ids, segments))  # type: ignore[no-any-return]
 
 
-class ScalarModel(nn.Module):
+class ScalarModel(Network):
     """A trunk with scores per position: a reward model (five scores) or a critic (one).
 
     `rng` draws the head's first weights; without one torch's own generator does, for a head that is filled later.
@@ -154,11 +174,6 @@ class ScalarModel(nn.Module):
         self.score = nn.Linear(trunk.shape.dim, outputs, bias=False)
         # N(0, 1/sqrt(d+1)): scores of order one at the start (Stiennon et al. 2020, code of the paper).
         nn.init.normal_(self.score.weight, std=1 / math.sqrt(trunk.shape.dim + 1), generator=rng)
-
-    @property
-    def shape(self) -> Shape:
-        """The shape of its trunk."""
-        return self.trunk.shape
 
     def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
         """Scores (batch, time, outputs) in float32: the trunk ends in it, and so the head is held in it."""
@@ -176,15 +191,6 @@ def pooled(scores: Tensor, mask: Tensor, pooling: str) -> Tensor:
         return torch.einsum("bto,bt->bo", scores, weights)
     last = (mask * torch.arange(mask.shape[1], device=mask.device)).argmax(dim=1)
     return scores[torch.arange(len(scores), device=scores.device), last]
-
-
-def compile_blocks(model: nn.Module) -> None:
-    """Have torch.compile make one code for all blocks of `model`, at the first forward and backward pass of each new
-    shape of input. Results differ from the uncompiled ones by rounding. For loops whose shapes stay the same: so the
-    code does not depend on what came first, and a resumed run computes the same bits."""
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.compile(dynamic=False)
 
 
 def initialise(model: nn.Module, shape: Shape, rng: torch.Generator) -> None:

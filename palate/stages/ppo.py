@@ -213,10 +213,8 @@ def _open_models(workspace: Workspace, device: Device) -> Models:
     # is 0 (Ziegler et al. 2019), the mean of the score: the reward model's own head reads whole replies, not states.
     critic = ScalarModel(weights.trunk_copy(reward.trunk), 1)
     torch.nn.init.zeros_(critic.score.weight)
-    reward, mix = device.put(reward).eval(), mix.to(device.torch)
-    reference = device.put(weights.load_language_model(sft)).eval()
-    for frozen in (reference, reward):
-        frozen.requires_grad_(requires_grad=False)
+    reward, mix = device.put(reward.requires_grad_(requires_grad=False)).eval(), mix.to(device.torch)
+    reference = device.put(weights.load_language_model(sft).requires_grad_(requires_grad=False)).eval()
     return Models(
         policy=weights.load_language_model(sft),
         critic=critic,

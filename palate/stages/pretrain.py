@@ -13,7 +13,7 @@ from palate.device import Device, generator, open_device
 from palate.measure.bits import bits_per_byte
 from palate.metrics import Metrics, Progress
 from palate.nn.config import Shape, swiglu_hidden
-from palate.nn.transformer import LanguageModel, Trunk, compile_blocks, initialise
+from palate.nn.transformer import LanguageModel, Trunk, initialise
 from palate.objectives.next_token import next_token_loss
 from palate.recipe import Model, Pretrain, Recipe
 from palate.text import tokenizer as tokenizers
@@ -40,8 +40,6 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     with workspace.publish() as folder:
         model = build(model_settings, tokenizer.vocab, recipe.seed)
         learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
-        if device.compiles:
-            compile_blocks(model)
         done, _ = resume.load(folder, {"base": learner})
         log = Metrics(workspace.logs / "pretrain.jsonl", resume_after=done)
         metrics.say(

@@ -11,7 +11,7 @@ from palate import device, flow
 from palate.device import Device, generator
 from palate.generate.engine import generate
 from palate.nn.config import Shape
-from palate.nn.transformer import LanguageModel, Trunk, compile_blocks, initialise
+from palate.nn.transformer import LanguageModel, Trunk, initialise
 from palate.recipe import Recipe
 from palate.train import resume
 from palate.workspace import Workspace
@@ -38,7 +38,7 @@ def test_compiled_blocks_compute_the_same(name: str) -> None:
     plain = LanguageModel(Trunk(shape))
     initialise(plain, shape, generator("compiled"))
     compiled = copy.deepcopy(plain)
-    compile_blocks(compiled)
+    compiled.compile_blocks()
     ids = torch.randint(97, (3, 40), generator=generator("ids"))
     segments = torch.ones_like(ids)
     segments[1, 20:], segments[2, 30:] = 2, 0
@@ -54,10 +54,10 @@ def test_compiled_blocks_compute_the_same(name: str) -> None:
 
 def test_decoding_never_compiles() -> None:
     torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
     model = LanguageModel(Trunk(SHAPES["llama"]))
     initialise(model, model.shape, generator("compiled"))
-    compile_blocks(model)
+    model.compile_blocks()
+    torch._dynamo.utils.counters.clear()
     generate(
         model, [[1, 2, 3]], stops=(), max_new_tokens=5, temperature=1.0, rng=generator(0),
         device=Device("cpu", torch.float32),
@@ -65,8 +65,9 @@ def test_decoding_never_compiles() -> None:
     assert not torch._dynamo.utils.counters["stats"]
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "ppo"])
 def test_a_killed_compiled_run_ends_as_the_uninterrupted_one(
-    small_run: tuple[Recipe, Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, small_run: tuple[Recipe, Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe, workspace = small_run
     recipe = recipe.model_copy(update={"hardware": recipe.hardware.model_copy(update={"compile": True})})
@@ -76,20 +77,21 @@ def test_a_killed_compiled_run_ends_as_the_uninterrupted_one(
         saved(*args, **kwargs)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
+    artifact = {"pretrain": "base", "sft": "sft", "reward": "reward", "ppo": "ppo"}[stage]
     files = []
     for name in ("whole", "killed"):
         torch._dynamo.reset()
         place = Workspace(tmp_path / name)
         shutil.copytree(workspace.folder, place.folder, ignore=shutil.ignore_patterns("controls"))
-        shutil.rmtree(place.path("base"))
+        shutil.rmtree(place.path(artifact))
         if name == "killed":
             monkeypatch.setattr(resume, "save", save_and_die)
             with pytest.raises(KeyboardInterrupt):
-                flow.run_stage("pretrain", recipe, place)
+                flow.run_stage(stage, recipe, place)
             monkeypatch.setattr(resume, "save", saved)
             torch._dynamo.reset()
-        assert flow.run_stage("pretrain", recipe, place)
-        files.append(place.manifest("base")["files"])
+        assert flow.run_stage(stage, recipe, place)
+        files.append(place.manifest(artifact)["files"])
     assert files[0] == files[1]
-    plain = workspace.manifest("base")["files"]
+    plain = workspace.manifest(artifact)["files"]
     assert files[0]["model.safetensors"] != plain["model.safetensors"], "it was compiled"
