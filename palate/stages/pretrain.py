@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from palate import metrics
+from palate import metrics, ranks
 from palate.batches.packed import Packed
 from palate.batches.shards import Shard
 from palate.device import Device, generator, open_device
@@ -18,6 +18,7 @@ from palate.objectives.next_token import next_token_loss
 from palate.recipe import Model, Pretrain, Recipe
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
+from palate.train.distributed import share
 from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
@@ -56,13 +57,14 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
 
         train(learner, model, train_rows, held_out, settings, device, log, recipe.seed, done, save)
         learner.whole()
-        weights.save_language_model(
-            folder,
-            model,
-            tokens,
-            stops=tokenizer.stops,
-            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-        )
+        if ranks.leads():
+            weights.save_language_model(
+                folder,
+                model,
+                tokens,
+                stops=tokenizer.stops,
+                ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+            )
 
 
 def shape(settings: Model, vocab: int) -> Shape:
@@ -121,7 +123,7 @@ def train(
             settings.steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every
         ):
             first = (tick.step - 1) * settings.batch_rows
-            batch = shard.rows(list(range(first, first + settings.batch_rows)), width=width, seed=seed)
+            batch = shard.rows(share(range(first, first + settings.batch_rows)), width=width, seed=seed)
             micro = batch.to(device.torch).split(rows_at_once)
             result = update(
                 learner, micro, objective, lr=lr(tick.step), max_norm=settings.max_norm, name=f"pretrain {tick.step}"
