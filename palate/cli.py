@@ -283,6 +283,7 @@ def _fail(text: str, code: int = 1) -> NoReturn:
     if ranks.world() > 1:
         from palate.train import distributed
 
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun passes on the Ctrl-C that the terminal sent already
         if not distributed.first_to_fail():
             sys.exit(code)
     metrics.complain(text)
@@ -305,7 +306,8 @@ def _call(application: Callable[..., Any], argv: list[str] | None) -> None:
     except Exception as error:
         # typer's own complaints about the command line (unknown option, missing argument) know how to show themselves
         if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
+            if ranks.leads():
+                error.show()
             sys.exit(error.exit_code)
         raise
     if code == STOPPED:  # how typer ends on Ctrl-C

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.fsdp import (
     FSDPModule,
@@ -87,6 +88,7 @@ class Orders:
 def leave() -> None:
     """All are done: end the group together."""
     total(0.0)  # whoever keeps the notes leaves last
+    gc.collect()  # a sharded model holds on to the group in cycles; freed after it, it would abort the process
     dist.destroy_process_group()
     _store.cache_clear()
     orders.cache_clear()
@@ -202,8 +204,9 @@ def shard(model: nn.Module, device: Device) -> None:
     head, which are used outside any one module's forward pass. Gradients of the shards are summed, not averaged.
     """
     trunk = model.trunk
-    assert isinstance(trunk, nn.Module) and isinstance(trunk.blocks, nn.ModuleList)
-    mesh = init_device_mesh(device.kind, (ranks.world(),))
+    world = dist.group.WORLD
+    assert isinstance(trunk, nn.Module) and isinstance(trunk.blocks, nn.ModuleList) and world is not None
+    mesh = DeviceMesh.from_group(world, device.kind)
     # Modules cast what they read themselves; the residual stream between blocks stays float32.
     policy = MixedPrecisionPolicy(param_dtype=device.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     frozen = [p for p in trunk.parameters() if p.dim() < 2 or not p.requires_grad]
@@ -271,15 +274,15 @@ def rows_of(whole: Tensor, like: Tensor) -> Tensor:
     return mine[: len(own)]
 
 
-def equally_many(pieces: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """The micro-batches of a sharded model's step and whether they count: all processes must run it equally often, so
-    one that has fewer repeats its last for nothing."""
+def equally_many(pieces: Iterable[T]) -> Iterator[tuple[T, int]]:
+    """The micro-batches of a sharded model's step, each with 1: all processes must run it equally often, so one that
+    has fewer repeats its last with 0, for nothing. Raises ValueError when one has none."""
     own = list(pieces)
-    most = int(max(gather([len(own)])))
-    if min(gather([len(own)])) == 0:
+    counts = gather([len(own)])
+    if min(counts) == 0:
         raise ValueError(
             f"a step of this size leaves one of {ranks.world()} processes without rows, and a sharded model needs all: "
             f"make the batch larger or set hardware.shard = false."
         )
-    yield from ((piece, True) for piece in own)
-    yield from ((own[-1], False) for _ in range(most - len(own)))
+    yield from ((piece, 1) for piece in own)
+    yield from ((own[-1], 0) for _ in range(max(counts) - len(own)))

@@ -78,9 +78,9 @@ class Learner:
                 master.grad.add_(gradient)
             parameter.grad = None
 
-    def turns(self, micro_batches: Iterable[B]) -> Iterable[tuple[B, bool]]:
-        """The micro-batches of a step, and whether each counts."""
-        return distributed.equally_many(micro_batches) if self._shards else ((part, True) for part in micro_batches)
+    def turns(self, micro_batches: Iterable[B]) -> Iterable[tuple[B, int]]:
+        """The micro-batches of a step, each with 1, or 0 when it does not count."""
+        return distributed.equally_many(micro_batches) if self._shards else ((part, 1) for part in micro_batches)
 
     def add_up(self) -> float:
         """Add up the gradients of all processes; their norm. (Those of shards were added when they were made.)"""
@@ -174,10 +174,10 @@ def update(
     losses, weights = 0.0, 0.0
     for micro_batch, counts in learner.turns(micro_batches):
         loss, weight = objective(micro_batch)
-        (loss if counts else 0 * loss).backward()  # type: ignore[no-untyped-call]
+        (loss * counts).backward()  # type: ignore[no-untyped-call]
         learner.gather()
-        losses += loss.item() if counts else 0.0
-        weights += weight.item() if counts else 0.0
+        losses += loss.item() * counts
+        weights += weight.item() * counts
     losses, weights = distributed.total(losses, weights)
     if weights == 0:
         raise ValueError(f"{name}: every target has weight 0; check the loss weights made by the batch builder.")

@@ -112,7 +112,7 @@ def test_one_goes_on_from_what_two_saved(alone: dict[str, Any], two: Found, way:
     learner = together.make(kind, together.WAYS["plain"])
     assert resume.load(alone["folder"] / way / kind, {"it": learner})[0] == together.STEPS
     together.train(learner, together.STEPS + 1, 2 * together.STEPS)
-    told, weights, start = alone["plain", kind]
+    _, weights, start = alone["plain", kind]
     assert moved_apart(weights, together.weights(learner), start) < (1e-6 if kind == "sgd" else 1e-5)
 
 
