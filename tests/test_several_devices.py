@@ -133,9 +133,8 @@ def test_killed_and_gone_on_with_by_another_number(
     while not state.exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    _kill(str(killed.folder))
     process.communicate()
-    _end_children(str(killed.folder))
     assert state.exists() and not killed.own(MAKES[stage])
     code, said = together(*command, processes=then)
     assert code == 0, said
@@ -144,8 +143,8 @@ def test_killed_and_gone_on_with_by_another_number(
     assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
 
 
-def _end_children(told: str) -> None:
-    """torchrun starts each process in a session of its own: whoever has our folder on the command line is ours."""
+def _kill(told: str) -> None:
+    """torchrun starts each process in a session of its own: who has our folder on the command line is ours."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if told in path.read_bytes().decode(errors="replace"):
