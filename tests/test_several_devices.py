@@ -18,7 +18,7 @@ from palate.recipe import Recipe
 from palate.train import resume
 from palate.workspace import FOLDERS, Workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")]
 
 Made = tuple[Recipe, Workspace]
 ROOT = Path(__file__).parent.parent
@@ -46,6 +46,11 @@ def together(*command: str, processes: int = 2) -> tuple[int, str]:
     process = start(*command, processes=processes)
     _, said = process.communicate(timeout=600)
     return process.returncode, said
+
+
+def workers(launcher: subprocess.Popen[str]) -> list[int]:
+    """The processes that torchrun started, the leader first."""
+    return sorted(map(int, Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()))
 
 
 def sets(overrides: Sequence[str]) -> list[str]:
@@ -98,7 +103,7 @@ def test_two_make_what_one_makes(small_run: Made, tmp_path: Path, stage: str, sh
     if stage == "ppo":  # the very same replies, to watched prompts at the end too
         watched = [[w["text"] for w in metrics.read(v.read("ppo") / "watched.jsonl")] for v in (one, two)]
         assert watched[0] == watched[1]
-    assert apart(stage, one, two) < 1e-4
+    assert apart(stage, one, two) < (1e-4 if stage == "ppo" else 1e-5)
     assert one.manifest(MAKES[stage])["key"] == two.manifest(MAKES[stage])["key"]
     assert [p.name for p in sorted(one.read(MAKES[stage]).iterdir())] == [
         p.name for p in sorted(two.read(MAKES[stage]).iterdir())
@@ -133,24 +138,15 @@ def test_killed_and_gone_on_with_by_another_number(
     while not state.exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
-    _kill(str(killed.folder))
+    for number in (process.pid, *workers(process)):
+        os.kill(number, signal.SIGKILL)
     process.communicate()
     assert state.exists() and not killed.own(MAKES[stage])
     code, said = together(*command, processes=then)
     assert code == 0, said
-    assert apart(stage, undisturbed, killed) < 1e-4
+    assert apart(stage, undisturbed, killed) < (1e-4 if stage == "ppo" else 1e-5)
     logs = [metrics.read(w.logs / f"{stage}.jsonl") for w in (undisturbed, killed)]
     assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
-
-
-def _kill(told: str) -> None:
-    """torchrun starts each process in a session of its own: who has our folder on the command line is ours."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if told in path.read_bytes().decode(errors="replace"):
-                os.kill(int(path.parent.name), signal.SIGKILL)
-        except (OSError, ValueError):
-            continue
 
 
 def test_an_error_ends_all_with_one_line(small_run: Made, tmp_path: Path) -> None:
@@ -171,8 +167,8 @@ def test_a_signal_ends_all_with_one_line(small_run: Made, tmp_path: Path, whom: 
     while not metrics.read(log):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
-    children = sorted(int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
-    told = {"torchrun": process.pid, "leader": children[0], "other": children[1]}[whom]
+    leader, other = workers(process)
+    told = {"torchrun": process.pid, "leader": leader, "other": other}[whom]
     os.kill(told, signal.SIGTERM if whom == "torchrun" else signal.SIGKILL)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0

@@ -88,7 +88,8 @@ def load(folder: Path, learners: Mapping[str, Learner]) -> tuple[int, dict[str, 
         with zipfile.ZipFile(path) as whole:  # torch writes the checksums and does not read them
             if (bad := whole.testzip()) is not None:
                 raise ValueError(f"wrong checksum in {bad}")
-        state = torch.load(path, weights_only=True)  # nothing but tensors and plain values is unpickled
+        # Nothing but tensors and plain values is unpickled; not onto the leader's GPU, where they may come from.
+        state = torch.load(path, weights_only=True, map_location="cpu")
         for name, learner in learners.items():
             learner.set_weights(state["learners"][name]["weights"])
             learner.set_optimizer_state(state["learners"][name]["optimizer"])
