@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tests_small import SMALL, small_recipe
+from tests_small import SMALL
 
 from palate import flow, metrics
 from palate.recipe import Recipe
@@ -66,8 +66,9 @@ def without(stage: str, made: Made, place: Path) -> Workspace:
 
 def alone(stage: str, made: Made, place: Path, overrides: Sequence[str]) -> Workspace:
     """The same by this one process."""
-    workspace = without(stage, made, place)
-    assert flow.run_stage(stage, small_recipe(*overrides), workspace)
+    without(stage, made, place)
+    recipe, workspace = flow.reopen(place, overrides)
+    assert flow.run_stage(stage, recipe, workspace)
     return workspace
 
 
