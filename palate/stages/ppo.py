@@ -45,7 +45,7 @@ from palate.records import Prompt, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.train import resume
-from palate.train.distributed import add_up, gather, gathered, in_parts, share, total
+from palate.train.distributed import add_up, gather, gathered, in_parts, parts, share, total
 from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
@@ -283,7 +283,13 @@ def rows_at_once(models: Models, replies: Replies, settings: Ppo, device: Device
     """Rows in one forward pass: policy and critic with their optimizers, reference and reward model are in memory."""
     longest = replies.longest
     tokens = tokens_at_once(
-        models.policy.shape, longest, device, at_most=settings.micro_rows * longest, trained=2, frozen=2
+        models.policy.shape,
+        longest,
+        device,
+        at_most=settings.micro_rows * longest,
+        trained=2,
+        frozen=2,
+        processes=parts(models.policy),
     )
     return tokens // longest
 

@@ -18,7 +18,7 @@ from palate.objectives.next_token import next_token_loss
 from palate.recipe import Model, Pretrain, Recipe
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
-from palate.train.distributed import share
+from palate.train.distributed import parts, share
 from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
@@ -112,7 +112,8 @@ def train(
 ) -> None:
     """The loop: rows of packed documents, next-token loss, one optimizer step."""
     width = model.shape.context
-    rows_at_once = tokens_at_once(model.shape, width, device, at_most=settings.micro_tokens) // width
+    most = settings.micro_tokens
+    rows_at_once = tokens_at_once(model.shape, width, device, at_most=most, processes=parts(model)) // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:

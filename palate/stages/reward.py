@@ -24,7 +24,7 @@ from palate.recipe import Recipe, Reward
 from palate.records import CRITERIA, Judgement, Prompt, Response, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
-from palate.train.distributed import share
+from palate.train.distributed import parts, share
 from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
@@ -199,7 +199,8 @@ def train(
         return loss + settings.criteria_weight * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts
 
     longest = max(len(group.prompt_ids) + max(map(len, group.reply_ids)) for group in members)
-    at_once = tokens_at_once(model.shape, longest, device, at_most=settings.micro_tokens)
+    most = settings.micro_tokens
+    at_once = tokens_at_once(model.shape, longest, device, at_most=most, processes=parts(model))
     with Progress("reward", steps, done=done) as progress:
         for tick in ticks(steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every):
             chosen = step_items(count=len(members), per_step=settings.batch_prompts, step=tick.step, seed=seed)

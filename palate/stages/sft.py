@@ -23,7 +23,7 @@ from palate.records import Demonstration, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Encoded, Tokenizer
 from palate.train import resume
-from palate.train.distributed import gathered, share
+from palate.train.distributed import gathered, parts, share
 from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
@@ -152,7 +152,8 @@ def train(
 ) -> None:
     """The loop: conversations packed without seeing each other, loss on the assistant's tokens, one optimizer step."""
     width = model.shape.context
-    rows_at_once = tokens_at_once(model.shape, width, device, at_most=settings.micro_tokens) // width
+    most = settings.micro_tokens
+    rows_at_once = tokens_at_once(model.shape, width, device, at_most=most, processes=parts(model)) // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:

@@ -220,6 +220,11 @@ def shard(model: nn.Module, device: Device) -> None:
         part.set_gradient_divide_factor(1.0)
 
 
+def parts(model: nn.Module) -> int:
+    """How many processes hold `model` together: 1 when each holds all of it."""
+    return ranks.world() if _sharded(model) else 1
+
+
 def _sharded(model: nn.Module) -> list[FSDPModule]:
     return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
@@ -228,14 +233,14 @@ def _sharded(model: nn.Module) -> list[FSDPModule]:
 def gathered(*models: nn.Module) -> Iterator[None]:
     """Inside, sharded models are whole in the working dtype on every process, so that each may run them as often as
     it likes (in steps of their own they must all run them together). All must enter and leave together."""
-    parts = [part for model in models for part in _sharded(model)]
-    for part in parts:
+    sharded = [part for model in models for part in _sharded(model)]
+    for part in sharded:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
     try:
         yield
     finally:
-        for part in parts:
+        for part in sharded:
             part.reshard()
             part.set_reshard_after_forward(True, recurse=False)
 
@@ -264,13 +269,13 @@ def rows_of(whole: Tensor, like: Tensor) -> Tensor:
     if not isinstance(like, DTensor):
         return whole
     own, size = like.to_local(), -(-len(like) // ranks.world())
-    parts = None
+    pieces = None
     if ranks.leads():
         padded = own.new_zeros(size * ranks.world(), *like.shape[1:])
         padded[: len(whole)] = whole
-        parts = list(torch.split(padded, size))
+        pieces = list(torch.split(padded, size))
     mine = own.new_empty(size, *like.shape[1:])
-    dist.scatter(mine, parts, src=0)
+    dist.scatter(mine, pieces, src=0)
     return mine[: len(own)]
 
 
