@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from palate import flow
+from palate import flow, ranks
 from palate import recipe as recipes
 from palate.device import Device, generator, open_device
 from palate.errors import BadInput
@@ -33,7 +33,10 @@ def run(
     """Run a recipe file into a run folder (runs/NAME when absent); what `palate run` does. Raises PalateError."""
     settings = recipes.load(Path(recipe), overrides)
     place = Path(folder) if folder else Path("runs") / settings.name
-    with Workspace(place).held():
+    if not ranks.leads():
+        flow.follow()
+        return Workspace(place)
+    with flow.led(), Workspace(place).held():
         resolved, workspace = flow.open_run(settings, place)
         flow.run(resolved, workspace, first=first, last=last)
     return workspace

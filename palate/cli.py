@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from palate import flow, metrics
+from palate import flow, metrics, ranks
 from palate import recipe as recipes
 from palate.errors import BadInput, PalateError
 from palate.stages import STAGES
@@ -35,6 +35,8 @@ STOPPED = 130
 """Exit code after Ctrl-C, as shells expect (128 + SIGINT)."""
 TERMINATED = 143
 """The same after SIGTERM, which `kill`, batch systems and a machine that shuts down send."""
+LOST = ("Connection closed", "Connection reset", "Broken pipe", "Timed out", "NCCL")
+"""What torch says when one process waits for another that is gone."""
 
 
 def _say_version(wanted: bool) -> None:  # noqa: FBT001 - typer's signature of an option's callback
@@ -61,13 +63,17 @@ def run_recipe(
     overrides: Overrides = None,
 ) -> None:
     """Run a recipe, or go on with a run. Stages whose inputs and settings did not change are not run again."""
+    if not ranks.leads():
+        flow.follow()
+        return
     if run is None and (recipe / flow.RECIPE).is_file():
         run, recipe = recipe, recipe / flow.RECIPE
-    settings = recipes.load(shipped(recipe), overrides or ())
-    folder = run or Path("runs") / settings.name
-    with Workspace(folder).held():  # before the recipe is written: a second process must not change a running one's
-        resolved, workspace = flow.open_run(settings, folder)
-        flow.run(resolved, workspace, first=first, last=last)
+    with flow.led():
+        settings = recipes.load(shipped(recipe), overrides or ())
+        folder = run or Path("runs") / settings.name
+        with Workspace(folder).held():  # before the recipe is written: a second run must not change a running one's
+            resolved, workspace = flow.open_run(settings, folder)
+            flow.run(resolved, workspace, first=first, last=last)
     report = workspace.path("report") / "report.html"
     if last is None and report.is_file():
         metrics.say(f"\nThe report: {report}")
@@ -226,10 +232,14 @@ def _somebody() -> str:
 
 def _stage_command(name: str, summary: str) -> None:
     def command(run: Run, overrides: Overrides = None) -> None:
-        _, workspace = flow.reopen(run)
-        with workspace.held():
-            settings, _ = flow.reopen(run, overrides or ())
-            made = flow.run_stage(name, settings, workspace)
+        if not ranks.leads():
+            flow.follow()
+            return
+        with flow.led():
+            _, workspace = flow.reopen(run)
+            with workspace.held():
+                settings, _ = flow.reopen(run, overrides or ())
+                made = flow.run_stage(name, settings, workspace)
         metrics.say(f"{name}: {'done' if made else 'up to date'}")
 
     command.__doc__ = f"{summary[0].upper()}{summary[1:]}. This stage alone, in an existing run."
@@ -247,24 +257,37 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _call(app, argv)
     except PalateError as error:
-        metrics.say(f"palate: {error}")
-        sys.exit(error.exit_code)
+        _fail(f"palate: {error}", error.exit_code)
     except (KeyboardInterrupt, _Terminated) as stop:
-        metrics.say("\npalate: stopped. Finished work is kept; the same command goes on from here.")
-        sys.exit(STOPPED if isinstance(stop, KeyboardInterrupt) else TERMINATED)
+        code = STOPPED if isinstance(stop, KeyboardInterrupt) else TERMINATED
+        _fail("\npalate: stopped. Finished work is kept; the same command goes on from here.", code)
     except (MemoryError, RuntimeError) as error:  # torch's is a RuntimeError
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
-            raise
-        metrics.say(
-            "palate: there is not enough memory for this. Make the model, its context or the rows at once smaller in "
-            "the recipe. Finished work is kept."
-        )
-        sys.exit(1)
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            _fail(
+                "palate: there is not enough memory for this. Make the model, its context or the rows at once smaller "
+                "in the recipe. Finished work is kept."
+            )
+        if ranks.world() > 1 and any(sign in str(error) for sign in LOST):
+            _fail(
+                "palate: another process of this run ended. Finished work is kept; the same command goes on from here."
+            )
+        raise
     except OSError as error:
-        metrics.say(f"palate: {error.filename or 'a file'}: {error.strerror or error}. Finished work is kept.")
-        sys.exit(1)
+        _fail(f"palate: {error.filename or 'a file'}: {error.strerror or error}. Finished work is kept.")
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _fail(text: str, code: int = 1) -> NoReturn:
+    """End with this line; of several processes the first that fails says why, and the others only lost it."""
+    if ranks.world() > 1:
+        from palate.train import distributed
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # torchrun passes on the Ctrl-C that the terminal sent already
+        if not distributed.first_to_fail():
+            sys.exit(code)
+    metrics.complain(text)
+    sys.exit(code)
 
 
 class _Terminated(BaseException):
@@ -283,7 +306,8 @@ def _call(application: Callable[..., Any], argv: list[str] | None) -> None:
     except Exception as error:
         # typer's own complaints about the command line (unknown option, missing argument) know how to show themselves
         if hasattr(error, "show") and hasattr(error, "exit_code"):
-            error.show()
+            if ranks.leads():
+                error.show()
             sys.exit(error.exit_code)
         raise
     if code == STOPPED:  # how typer ends on Ctrl-C

@@ -11,7 +11,7 @@ import platform
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -19,7 +19,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from palate import metrics
+from palate import metrics, ranks
 from palate.errors import Unsupported
 from palate.recipe import Hardware
 
@@ -39,19 +39,24 @@ class Device:
     """Whether networks' blocks are compiled."""
     memory: int = 8 * GIB
     """Bytes it has in all."""
+    shard: bool | None = None
+    """Whether several processes train a model in shards; None when it does not fit otherwise."""
 
     @property
     def torch(self) -> torch.device:
         """The device as torch names it."""
         return torch.device(self.kind)
 
-    def put(self, model: M) -> M:
+    def put(self, model: M, *, but: Collection[str] = ()) -> M:
         """`model` moved here, its matrices held in `dtype`, which is what a network runs in; compiled if that pays.
 
         Norms, biases and score heads stay float32: they are few, and what they scale is float32, too. Values are
-        rounded, so what is to be trained or saved keeps its own float32 copy (`Learner.make`).
+        rounded, so what is to be trained or saved keeps its own float32 copy (`Learner.make`). What is named in `but`
+        stays as it is.
         """
         for name, parameter in model.named_parameters():
+            if name in but:
+                continue
             rounded = parameter.dim() >= 2 and name != "score.weight"
             parameter.data = parameter.data.to(self.torch, self.dtype if rounded else parameter.dtype)
         if self.compiles and (compile_blocks := getattr(model, "compile_blocks", None)):
@@ -82,7 +87,7 @@ def measure(wanted: Hardware, flops: float = 0.0) -> Hardware:
         long = flops > 0 and flops / (0.6 * products_per_second(kind, dtype)) > COMPILING
         compiled = long and compiler(kind) is not None
     room = wanted.memory_gib or round(memory(kind) / GIB, 1)
-    return Hardware(device=kind, dtype=dtype, threads=threads, memory_gib=room, compile=compiled)
+    return Hardware(device=kind, dtype=dtype, threads=threads, memory_gib=room, compile=compiled, shard=wanted.shard)
 
 
 def products_per_second(kind: str, dtype: str, size: int = 1024, seconds: float = 0.1) -> float:
@@ -146,11 +151,20 @@ def _cores() -> int:
 
 
 def open_device(hardware: Hardware) -> Device:
-    """The device that a resolved recipe's [hardware] names; also sets the number of threads."""
+    """The device that a resolved recipe's [hardware] names; also sets the number of threads, of which processes on one
+    machine have equal parts, as each has a GPU of its own. Raises Unsupported when there are not enough of those."""
     full = measure(hardware)
     if full.threads:
-        torch.set_num_threads(full.threads)
+        torch.set_num_threads(max(1, full.threads // ranks.local_world()))
     assert full.device and full.dtype
+    if ranks.world() > 1 and full.device != "cpu":
+        there = torch.cuda.device_count() if full.device == "cuda" else 1
+        if ranks.local_world() > there or full.device == "mps":
+            raise Unsupported(
+                f"{ranks.local_world()} processes on this machine, which has {there} {full.device} device: start one "
+                f'process for each CUDA device (--nproc-per-node), or set hardware.device = "cpu".'
+            )
+        torch.cuda.set_device(ranks.local_rank())
     if full.device == "cpu":
         _keep_freed_memory()
     compiles = bool(full.compile) and compiler(full.device) is not None
@@ -158,7 +172,8 @@ def open_device(hardware: Hardware) -> Device:
         _keep_what_is_compiled()
     elif full.compile:
         metrics.say(f"      there is no compiler for {full.device} here: slower, with the same result up to rounding")
-    return Device(full.device, DTYPES[full.dtype], compiles, int((full.memory_gib or 8) * GIB))
+    room = int((full.memory_gib or 8) * GIB) // (ranks.local_world() if full.device == "cpu" else 1)
+    return Device(full.device, DTYPES[full.dtype], compiles, room, full.shard)
 
 
 def _keep_what_is_compiled() -> None:

@@ -6,14 +6,15 @@ that differ; everything else is read from the run they belong to. So a control i
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from palate import metrics
+from palate import metrics, ranks
 from palate import recipe as recipes
 from palate.errors import MissingArtifact, RecipeError
 from palate.recipe import Recipe
@@ -113,6 +114,8 @@ def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:
         if workspace.has(need):
             workspace.verify(need)
     forget_peak()
+    if ranks.world() > 1 and stage.shared:
+        _call_the_others(name, recipe, here)
     importlib.import_module(stage.module).run(recipe, here)
     return True
 
@@ -151,6 +154,49 @@ def _between(stages: list[Stage], first: str | None, last: str | None) -> list[S
     if end <= start:
         raise RecipeError(f"--from {first} comes after --until {last}; nothing would run.")
     return stages[start:end]
+
+
+# --- several processes ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def led() -> Iterator[None]:
+    """Around everything that the leader of several processes does: at the end the others may leave, too."""
+    if ranks.world() == 1:
+        yield
+        return
+    from palate.train import distributed
+
+    orders = distributed.orders()
+    try:
+        yield
+    except BaseException:
+        orders.give({"do": "stop"})
+        raise
+    orders.give({"do": "leave"})
+    distributed.leave()
+
+
+def _call_the_others(name: str, recipe: Recipe, here: Workspace) -> None:
+    from palate.train import distributed
+
+    assert here.job is not None
+    parent = str(here.parent.folder) if here.parent is not None else None
+    folders = {"folder": str(here.folder), "parent": parent, "job": asdict(here.job)}
+    distributed.orders().give({"do": name, "recipe": recipes.dump(recipe), **folders})
+
+
+def follow() -> None:
+    """What all others do: their share of each stage that the leader calls them to, until it lets them go."""
+    from palate.train import distributed
+
+    while (order := distributed.orders().take())["do"] not in ("leave", "stop"):
+        parent = Workspace(Path(order["parent"])) if order["parent"] is not None else None
+        workspace = Workspace(Path(order["folder"]), parent, Job(**order["job"]))
+        importlib.import_module(BY_NAME[order["do"]].module).run(recipes.parse(order["recipe"], "leader"), workspace)
+    if order["do"] == "stop":
+        raise SystemExit(1)  # the leader says why
+    distributed.leave()
 
 
 # --- controls ----------------------------------------------------------------------------------------------------
@@ -232,7 +278,7 @@ def open_run(recipe: Recipe, folder: Path) -> tuple[Recipe, Workspace]:
         hardware = type(hardware)(
             **{k: v if v is not None else getattr(frozen, k) for k, v in hardware.model_dump().items()}
         )
-    if None in hardware.model_dump().values():
+    if None in hardware.model_dump(exclude={"shard"}).values():
         from palate import device
         from palate.stages import pretrain
 

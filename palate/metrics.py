@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from palate import ranks
 from palate.errors import BadInput, BrokenArtifact, NotFinite
 from palate.records import json_lines
 
@@ -23,7 +24,8 @@ T = TypeVar("T")
 
 
 class Metrics:
-    """Append-only numbers of one stage; one JSON object per line, each with its `step`."""
+    """Append-only numbers of one stage; one JSON object per line, each with its `step`. Of several processes the leader
+    writes them."""
 
     def __init__(self, path: Path, *, resume_after: int = 0, gaps: bool = False) -> None:
         """Open `path`, cut off behind its lines up to step `resume_after`; 0 starts afresh.
@@ -31,6 +33,9 @@ class Metrics:
         gaps: steps without a line are normal. Otherwise BrokenArtifact is raised when `resume_after` has none: the
         saved state would go on behind a hole.
         """
+        self.path = path
+        if not ranks.leads():
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         kept, last, whole = 0, 0, True
         with path.open("a+b") as file:
@@ -52,18 +57,21 @@ class Metrics:
                 f"{path} ends at step {last}, but the saved state has done {resume_after} steps. Delete the stage's "
                 f".partial folder and run the same command again."
             )
-        self.path = path
 
     def log(self, step: int, **values: float | int | str) -> None:
         """Append one line. Raises NotFinite when a value is NaN or infinite."""
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise NotFinite(f"{self.path.stem}: {name} is {value} at step {step}; stopped before it is used.")
+        if not ranks.leads():
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}, ensure_ascii=False) + "\n")
 
     def sync(self) -> None:
         """Have what was logged on the disk, before a state is saved that counts on it."""
+        if not ranks.leads():
+            return
         with self.path.open("rb") as file:
             os.fsync(file.fileno())
 
@@ -91,7 +99,14 @@ def _lines(lines: list[bytes], path: Path) -> Iterator[tuple[int, dict[str, Any]
 
 
 def say(text: str) -> None:
-    """One line for the person who watches, on standard error (standard output is for results)."""
+    """One line for the person who watches, on standard error (standard output is for results), from the leader of
+    several processes."""
+    if ranks.leads():
+        complain(text)
+
+
+def complain(text: str) -> None:
+    """The same from whichever process it is that something befell."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -114,6 +129,8 @@ class Progress:
         """Say that `amount` more is done; `note` is a short status such as "loss 2.31"."""
         self.done += amount
         self._note = note or self._note
+        if not ranks.leads():
+            return
         now = time.monotonic()
         if now - self._started < 2.0:
             return

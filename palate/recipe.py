@@ -252,10 +252,18 @@ class Hardware(Section):
     dtype: Literal["float32", "bfloat16"] | None = None
     """Of matrices while they work; what is trained and saved has a float32 master."""
     threads: int | None = Field(default=None, ge=1, le=4_096)
+    """Of all processes on a machine together."""
     memory_gib: float | None = Field(default=None, gt=0)
     """Memory of the device in GiB; micro-batches take half of it at most."""
     compile: bool | None = None
     """Whether networks' blocks are compiled: a fifth faster after half a minute (docs/performance.md)."""
+    shard: bool | None = None
+    """Whether several processes (docs/several-devices.md) each hold a part of the model that is trained. Absent: when
+    it does not fit otherwise. What comes out is the same, so a run may go on with another choice."""
+
+
+_LAID_OUT = {"shard"}
+"""Keys that say where the work is done, not what comes out."""
 
 
 class Recipe(Section):
@@ -323,7 +331,7 @@ class Recipe(Section):
         values: dict[str, Any] = {"seed": self.seed}
         for name in names:
             part = getattr(self, name)
-            values[name] = part.model_dump(mode="json") if part is not None else None
+            values[name] = part.model_dump(mode="json", exclude=_LAID_OUT) if part is not None else None
         return values
 
 

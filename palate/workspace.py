@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from palate import ranks
 from palate.errors import BrokenArtifact, FolderBusy, MissingArtifact, PalateError
 
 FOLDERS = {
@@ -156,11 +157,15 @@ class Workspace:
         """A folder to write the artifact into; on leaving without an error it is sealed and renamed into place.
 
         What an interrupted attempt with the same key left (its `resume/` state) is still there; what an attempt
-        with another key left is removed first. A full disk or a read-only folder raises PalateError.
+        with another key left is removed first. A full disk or a read-only folder raises PalateError. Of several
+        processes the leader does all this, and it alone writes into the folder.
         """
         job = self.job
         assert job is not None
         partial = self.partial
+        if not ranks.leads():
+            yield partial
+            return
         try:
             attempt = _read_attempt(partial / ATTEMPT)
             if partial.exists() and attempt.get("key") != job.key:

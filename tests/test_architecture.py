@@ -16,7 +16,7 @@ from palate.stages import STAGES
 PACKAGE = Path(palate.__file__).parent
 ROOT = PACKAGE.parent
 FLOORS = {
-    "errors": 0,
+    "errors": 0, "ranks": 0,
     "records": 1, "recipe": 1, "workspace": 1, "metrics": 1,
     "text": 2, "sources": 2, "feedback": 2, "kitchen": 2,
     "device": 3, "nn": 3, "objectives": 3, "batches": 3,
@@ -25,7 +25,7 @@ FLOORS = {
     "report": 6,
     "stages": 8, "commands": 8,
     "flow": 8.5,
-    "cli": 9, "api": 9,
+    "cli": 9, "api": 9, "__main__": 9,
 }  # fmt: skip
 """Where each unit lives. `flow`, the run order, stands between the stages it starts and the doors that start it."""
 WORLDLY = {"stages", "cli", "kitchen"}

@@ -25,6 +25,10 @@ class Packed:
             cut = slice(start, start + rows)
             yield Packed(self.ids[cut], self.targets[cut], self.weights[cut], self.segments[cut])
 
+    def rows(self, numbers: Sequence[int]) -> Packed:
+        """Some of the rows."""
+        return Packed(self.ids[numbers], self.targets[numbers], self.weights[numbers], self.segments[numbers])
+
     def to(self, device: torch.device) -> Packed:
         """The same on another device."""
         return Packed(*(t.to(device) for t in (self.ids, self.targets, self.weights, self.segments)))

@@ -40,6 +40,8 @@ class Replies:
 
     def by_length(self, numbers: Tensor, rows: int) -> list[Tensor]:
         """`numbers` of rows, shortest first, in pieces of at most `rows`: a piece pads to its own longest row."""
+        if len(numbers) == 0:
+            return []
         lengths = self.segments[numbers].sum(dim=1).cpu()
         return list(torch.split(numbers[lengths.argsort(stable=True)], rows))
 

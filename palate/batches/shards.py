@@ -62,8 +62,9 @@ class Shard:
         """The rows with these numbers (counted over all epochs), `width` positions each."""
         per_epoch = self.rows_per_epoch(width)
         pieces = [self._row(number // per_epoch, number % per_epoch, width, seed) for number in numbers]
-        tokens = torch.from_numpy(np.stack([tokens for tokens, _ in pieces]))
-        segments = torch.from_numpy(np.stack([segments for _, segments in pieces]))
+        shape = (len(numbers), width + 1)  # there may be none
+        tokens = torch.from_numpy(np.array([tokens for tokens, _ in pieces], dtype=np.int64).reshape(shape))
+        segments = torch.from_numpy(np.array([segments for _, segments in pieces], dtype=np.int64).reshape(shape))
         # The last position of a document predicts nothing: what follows is another text.
         weights = (segments[:, 1:] == segments[:, :-1]).float()
         return Packed(tokens[:, :-1], tokens[:, 1:], weights, segments[:, :-1])

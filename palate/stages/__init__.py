@@ -26,6 +26,8 @@ class Stage:
     summary: str
     outside: bool = False
     """Whether the module has an `outside` function."""
+    shared: bool = False
+    """Whether several processes share the work; otherwise the leader does it and the others wait."""
 
 
 STAGES = (
@@ -53,6 +55,7 @@ STAGES = (
         module="palate.stages.pretrain",
         sections=("pretrain", "model", "hardware"),
         summary="token shards -> base model",
+        shared=True,
     ),
     Stage(
         "write",
@@ -70,6 +73,7 @@ STAGES = (
         module="palate.stages.sft",
         sections=("sft", "hardware"),
         summary="base + demonstrations -> assistant (supervised fine-tuning)",
+        shared=True,
     ),
     Stage(
         "sample",
@@ -78,6 +82,7 @@ STAGES = (
         module="palate.stages.sample",
         sections=("sample", "hardware"),
         summary="assistant + prompts -> K answers per prompt",
+        shared=True,
     ),
     Stage(
         "rank",
@@ -95,6 +100,7 @@ STAGES = (
         module="palate.stages.reward",
         sections=("reward", "hardware"),
         summary="assistant + rankings -> reward model: overall and four criteria",
+        shared=True,
     ),
     Stage(
         "ppo",
@@ -103,6 +109,7 @@ STAGES = (
         module="palate.stages.ppo",
         sections=("ppo", "hardware"),
         summary="assistant + reward model + prompts -> policy (proximal policy optimization)",
+        shared=True,
     ),
     Stage(
         "evaluate",

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate import metrics
+from palate import metrics, ranks
 from palate.batches import prompts as prompt_batches
 from palate.batches.order import step_items
 from palate.batches.replies import Replies, lay_out
 from palate.device import Device, generator, open_device
 from palate.errors import BadInput, GateClosed
-from palate.generate.engine import generate
+from palate.generate.engine import Reply, generate
 from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_scores
 from palate.metrics import Metrics, Progress
 from palate.nn.transformer import LanguageModel, ScalarModel
@@ -45,6 +45,7 @@ from palate.records import Prompt, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.train import resume
+from palate.train.distributed import add_up, gather, gathered, in_parts, parts, share, total
 from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
@@ -161,7 +162,10 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         views = Metrics(folder / "watched.jsonl", resume_after=done, gaps=True)
 
         def watch(round_: int) -> None:
-            _watch(round_, models, watched[:WATCHED], watched_ids[:WATCHED], settings, tokenizer, device, views, recipe)
+            some, ids = watched[:WATCHED], watched_ids[:WATCHED]
+            with gathered(models.policy):
+                if ranks.leads():
+                    _watch(round_, models, some, ids, settings, tokenizer, device, views, recipe)
 
         def save(round_: int, kept: dict[str, Any]) -> None:
             log.sync()
@@ -176,14 +180,15 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             last = {"rounds": 0, "stopped": "the reward model is worth nothing on held-out rankings"}
             metrics.say(f"      {last['stopped']}: there is nothing to follow, and the policy stays the assistant")
         policy.whole()
-        weights.save_language_model(
-            folder,
-            models.policy,
-            source,
-            stops=tokenizer.stops,
-            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-        )
-        (folder / "report.json").write_text(json.dumps(last, indent=1) + "\n", encoding="utf-8")
+        if ranks.leads():
+            weights.save_language_model(
+                folder,
+                models.policy,
+                source,
+                stops=tokenizer.stops,
+                ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+            )
+            (folder / "report.json").write_text(json.dumps(last, indent=1) + "\n", encoding="utf-8")
 
 
 def _check_gate(workspace: Workspace) -> None:
@@ -260,25 +265,29 @@ def _watch(
     )
 
 
-def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor]) -> Tensor:
-    """`of` applied to at most `rows` rows of similar length at a time; (batch, time) or (batch), rows in their order.
-    Activations of a whole rollout need not fit, and short rows are not padded to the longest."""
-    result: Tensor | None = None
-    for part in replies.by_length(torch.arange(len(replies)), rows):
+def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor], like: Tensor) -> Tensor:
+    """`of` applied to at most `rows` rows of similar length at a time; (batch, time) or (batch) as `like` is, rows in
+    their order. Activations of a whole rollout need not fit, and short rows are not padded to the longest. Of several
+    processes each takes its share of the rows, and all have the whole result."""
+    result = torch.zeros_like(like)
+    for part in replies.by_length(torch.tensor(share(range(len(replies)))), rows):
         piece = replies.rows(part)
         values = of(piece.cut(piece.longest))
-        if result is None:
-            result = values.new_zeros(len(replies), *replies.mask.shape[1 : values.dim()])
         result[(part, slice(values.shape[1])) if values.dim() == 2 else part] = values
-    assert result is not None
-    return result
+    return add_up(result)
 
 
 def rows_at_once(models: Models, replies: Replies, settings: Ppo, device: Device) -> int:
     """Rows in one forward pass: policy and critic with their optimizers, reference and reward model are in memory."""
     longest = replies.longest
     tokens = tokens_at_once(
-        models.policy.shape, longest, device, at_most=settings.micro_rows * longest, trained=2, frozen=2
+        models.policy.shape,
+        longest,
+        device,
+        at_most=settings.micro_rows * longest,
+        trained=2,
+        frozen=2,
+        processes=parts(models.policy),
     )
     return tokens // longest
 
@@ -292,16 +301,20 @@ def roll_out(
     seed: tuple[object, ...],
 ) -> Rollout:
     """Sample one reply per prompt with the policy as it is now, and everything that is computed once per rollout."""
-    answers = generate(
-        models.policy,
-        prompts,
-        stops=models.stops,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        rng=generator(*seed),
-        device=device,
-    )
-    sampled = [reply for (reply,) in answers]
+    rng = generator(*seed)
+
+    def answer(part: Sequence[Sequence[int]]) -> list[list[Reply]]:
+        return generate(
+            models.policy,
+            part,
+            stops=models.stops,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            rng=rng,
+            device=device,
+        )
+
+    sampled = [reply for (reply,) in in_parts(prompts, answer, rng=rng, each=settings.max_new_tokens)]
     replies = lay_out(prompts, [reply.ids for reply in sampled], pad=models.pad).to(device.torch)
     ended = torch.tensor([reply.ended for reply in sampled], device=device.torch)
     entropy = 0.0
@@ -315,16 +328,16 @@ def roll_out(
     def reference_logp(part: Replies) -> Tensor:
         return reply_logp(models.reference, part, temperature=settings.temperature, device=device)
 
-    rows = rows_at_once(models, replies, settings, device)
-    logp = _in_pieces(replies, rows, policy_logp)
-    ref_logp = _in_pieces(replies, rows, reference_logp)
-    values = _in_pieces(replies, rows, lambda part: models.values(part, device)) * replies.mask
-    score = _in_pieces(replies, rows, models.score)
+    rows, mask = rows_at_once(models, replies, settings, device), replies.mask
+    logp = _in_pieces(replies, rows, policy_logp, like=mask)
+    ref_logp = _in_pieces(replies, rows, reference_logp, like=mask)
+    values = _in_pieces(replies, rows, lambda part: models.values(part, device), like=mask) * mask
+    score = _in_pieces(replies, rows, models.score, like=mask[:, 0])
     # In standard deviations of the score: a fixed number would be the only reward that a flat reward model leaves.
     score = score - settings.missing_eos_penalty * models.std / models.scale * (~ended)
     rewards = shaped_rewards(score, logp, ref_logp, replies.mask, kl_weight=settings.kl_weight)
     advantages, returns = generalised_advantages(rewards, values, replies.mask, gamma=settings.gamma, lam=settings.lam)
-    entropy /= float(replies.mask.sum())
+    entropy = total(entropy)[0] / float(mask.sum())
     advantages = whiten(advantages, replies.mask)
     return Rollout(replies, logp, ref_logp, values, advantages, returns, score, ended, entropy)
 
@@ -349,7 +362,7 @@ def improve(
     def policy_objective(part: Rollout) -> tuple[Tensor, Tensor]:
         now = reply_logp(models.policy, part.replies, temperature=settings.temperature, device=device)
         mask = part.replies.mask
-        seen.append((now.detach()[mask.bool()], part.logp[mask.bool()]))
+        seen.append((now.detach()[mask.bool()].cpu(), part.logp[mask.bool()].cpu()))
         return policy_loss(now, part.logp, part.advantages, mask, clip=settings.clip)
 
     def critic_objective(part: Rollout) -> tuple[Tensor, Tensor]:
@@ -361,12 +374,13 @@ def improve(
         order = torch.randperm(len(rollout.replies), generator=generator(*seed, "minibatches", epoch))
         for number, minibatch in enumerate(torch.split(order, settings.minibatch_rows)):
             name = f"ppo round {seed[-1]} epoch {epoch + 1} minibatch {number + 1}"
-            micro = [rollout.rows(part) for part in rollout.replies.by_length(minibatch, rows)]
+            own = minibatch[ranks.rank() :: ranks.world()]
+            micro = [rollout.rows(part) for part in rollout.replies.by_length(own, rows)]
             if policy_lr > 0:
                 norms.append(
                     update(policy, micro, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name)
                 )
-                now, then = (torch.cat(side) for side in zip(*seen, strict=True))
+                now, then = (torch.cat(side) for side in zip(*gather(seen[: len(micro)]), strict=True))
                 seen.clear()
                 every = torch.ones_like(now)
                 if len(norms) == 1:  # the policy had not moved yet: every ratio must be 1
@@ -413,7 +427,8 @@ def train(
 
     def sampled(round_: int) -> tuple[Rollout, float]:
         chosen = step_items(count=len(prompts), per_step=settings.rollout_prompts, step=round_, seed=seed)
-        rollout = roll_out(models, [prompts[i] for i in chosen], settings, device, (seed, "rollout", round_))
+        with gathered(models.policy, models.critic):
+            rollout = roll_out(models, [prompts[i] for i in chosen], settings, device, (seed, "rollout", round_))
         kl = reply_kl(rollout.logp, rollout.ref_logp, rollout.replies.mask)
         if (total := float(kl.sum())) < -LEAST_KL:
             metrics.say(f"      round {round_}: {_impossible(total, len(kl))}")

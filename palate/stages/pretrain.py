@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from palate import metrics
+from palate import metrics, ranks
 from palate.batches.packed import Packed
 from palate.batches.shards import Shard
 from palate.device import Device, generator, open_device
@@ -18,6 +18,7 @@ from palate.objectives.next_token import next_token_loss
 from palate.recipe import Model, Pretrain, Recipe
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
+from palate.train.distributed import parts, share
 from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
@@ -54,13 +55,14 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
 
         train(learner, model, train_rows, held_out, settings, device, log, recipe.seed, done, save)
         learner.whole()
-        weights.save_language_model(
-            folder,
-            model,
-            tokens,
-            stops=tokenizer.stops,
-            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-        )
+        if ranks.leads():
+            weights.save_language_model(
+                folder,
+                model,
+                tokens,
+                stops=tokenizer.stops,
+                ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+            )
 
 
 def shape(settings: Model, vocab: int) -> Shape:
@@ -108,7 +110,8 @@ def train(
 ) -> None:
     """The loop: rows of packed documents, next-token loss, one optimizer step."""
     width = model.shape.context
-    rows_at_once = tokens_at_once(model.shape, width, device, at_most=settings.micro_tokens) // width
+    most = settings.micro_tokens
+    rows_at_once = tokens_at_once(model.shape, width, device, at_most=most, processes=parts(model)) // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:
@@ -119,7 +122,7 @@ def train(
             settings.steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every
         ):
             first = (tick.step - 1) * settings.batch_rows
-            batch = shard.rows(list(range(first, first + settings.batch_rows)), width=width, seed=seed)
+            batch = shard.rows(share(range(first, first + settings.batch_rows)), width=width, seed=seed)
             micro = batch.to(device.torch).split(rows_at_once)
             result = update(
                 learner, micro, objective, lr=lr(tick.step), max_norm=settings.max_norm, name=f"pretrain {tick.step}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate import metrics
+from palate import metrics, ranks
 from palate.batches.order import step_items
 from palate.batches.rankings import Group, RankedBatch, batch, by_size, groups, pair_count
 from palate.device import Device, generator, open_device
@@ -24,6 +24,7 @@ from palate.recipe import Recipe, Reward
 from palate.records import CRITERIA, Judgement, Prompt, Response, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
+from palate.train.distributed import parts, share
 from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
@@ -62,17 +63,18 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         report = _measure(model, train_groups, dev_groups, settings, tokenizer.pad, device)
         report |= {"train_prompts": len(train_groups), "dev_prompts": len(dev_groups), "too_long": too_long}
         report |= {"train_pairs": pair_count(train_groups), "dev_pairs": pair_count(dev_groups), "seed": recipe.seed}
-        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         scale = _scale(model, train_groups, report["slope"], settings, tokenizer.pad, device)
         learner.whole()
-        weights.save_scalar_model(
-            folder,
-            model,
-            source,
-            labels=OUTPUTS,
-            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-            extra=scale,
-        )
+        if ranks.leads():
+            (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            weights.save_scalar_model(
+                folder,
+                model,
+                source,
+                labels=OUTPUTS,
+                ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+                extra=scale,
+            )
 
 
 def _read_groups(
@@ -197,11 +199,12 @@ def train(
         return loss + settings.criteria_weight * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts
 
     longest = max(len(group.prompt_ids) + max(map(len, group.reply_ids)) for group in members)
-    at_once = tokens_at_once(model.shape, longest, device, at_most=settings.micro_tokens)
+    most = settings.micro_tokens
+    at_once = tokens_at_once(model.shape, longest, device, at_most=most, processes=parts(model))
     with Progress("reward", steps, done=done) as progress:
         for tick in ticks(steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every):
             chosen = step_items(count=len(members), per_step=settings.batch_prompts, step=tick.step, seed=seed)
-            pieces = by_size([members[i] for i in chosen], at_once)
+            pieces = by_size([members[i] for i in share(chosen)], at_once)
             micro = (batch(piece, pad=pad, device=device.torch) for piece in pieces)
             result = update(
                 learner, micro, objective, lr=lr(tick.step), max_norm=settings.max_norm, name=f"reward {tick.step}"

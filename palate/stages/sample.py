@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 
+from palate import ranks
 from palate.batches import prompts as prompt_batches
 from palate.device import generator, open_device
 from palate.errors import BadInput
-from palate.generate.engine import generate
+from palate.generate.engine import Reply, generate
 from palate.metrics import Progress
 from palate.recipe import Recipe
 from palate.records import Prompt, Response, read_jsonl, stable_id, write_jsonl
 from palate.text import tokenizer as tokenizers
+from palate.train.distributed import in_parts
 from palate.weights import folder as weights
 from palate.workspace import Workspace
 
-AT_ONCE = 64  # prompts between two advances of the progress bar
+AT_ONCE = 64  # prompts of a process between two advances of the progress bar
 
 
 def run(recipe: Recipe, workspace: Workspace) -> None:
@@ -41,21 +44,26 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         )
     sampling = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens, "seed": recipe.seed}
     rng = generator(recipe.seed, "sample")
+
+    def answer(prompts: Sequence[Sequence[int]]) -> list[list[Reply]]:
+        return generate(
+            model,
+            prompts,
+            stops=tokenizer.stops,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            rng=rng,
+            device=device,
+            answers=settings.answers,
+        )
+
     with workspace.publish() as folder:
         responses: list[Response] = []
         with Progress("sample", len(kept), unit="prompts") as progress:
-            for start in range(0, len(kept), AT_ONCE):
-                part = slice(start, start + AT_ONCE)
-                replies = generate(
-                    model,
-                    ids[part],
-                    stops=tokenizer.stops,
-                    max_new_tokens=settings.max_new_tokens,
-                    temperature=settings.temperature,
-                    rng=rng,
-                    device=device,
-                    answers=settings.answers,
-                )
+            at_once = AT_ONCE * ranks.world()
+            for start in range(0, len(kept), at_once):
+                part = slice(start, start + at_once)
+                replies = in_parts(ids[part], answer, rng=rng, each=settings.answers * settings.max_new_tokens)
                 for prompt, answers in zip(kept[part], replies, strict=True):
                     responses += [
                         Response(
@@ -71,6 +79,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
                         for number, answer in enumerate(answers)
                     ]
                 progress.advance(len(kept[part]))
+        if not ranks.leads():
+            return
         write_jsonl(folder / "prompts.jsonl", kept)
         write_jsonl(folder / "responses.jsonl", responses)
         report = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from palate import metrics
+from palate import metrics, ranks
 from palate.batches.order import step_items
 from palate.batches.packed import Packed, pack
 from palate.device import Device, generator, open_device
@@ -23,6 +23,7 @@ from palate.records import Demonstration, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Encoded, Tokenizer
 from palate.train import resume
+from palate.train.distributed import gathered, parts, share
 from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
@@ -62,15 +63,18 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         train(
             learner, model, encoded["train"], encoded["dev"], settings, device, log, recipe.seed, done, tokenizer, save
         )
-        _write_samples(folder, model, demonstrations, tokenizer, device, recipe.seed)
+        with gathered(model):
+            if ranks.leads():
+                _write_samples(folder, model, demonstrations, tokenizer, device, recipe.seed)
         learner.whole()
-        weights.save_language_model(
-            folder,
-            model,
-            source,
-            stops=tokenizer.stops,
-            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-        )
+        if ranks.leads():
+            weights.save_language_model(
+                folder,
+                model,
+                source,
+                stops=tokenizer.stops,
+                ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+            )
 
 
 def _start(settings: Sft, workspace: Workspace) -> Path:
@@ -148,7 +152,8 @@ def train(
 ) -> None:
     """The loop: conversations packed without seeing each other, loss on the assistant's tokens, one optimizer step."""
     width = model.shape.context
-    rows_at_once = tokens_at_once(model.shape, width, device, at_most=settings.micro_tokens) // width
+    most = settings.micro_tokens
+    rows_at_once = tokens_at_once(model.shape, width, device, at_most=most, processes=parts(model)) // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:
@@ -163,7 +168,7 @@ def train(
         ):
             chosen = step_items(count=len(chats), per_step=settings.batch_rows, step=tick.step, seed=seed)
             batch = pack([(chats[i].ids, chats[i].weights) for i in chosen], width=width, pad=tokenizer.pad)
-            micro = batch.split(rows_at_once)
+            micro = batch.rows(share(range(len(batch.ids)))).split(rows_at_once)
             result = update(
                 learner, micro, objective, lr=lr(tick.step), max_norm=settings.max_norm, name=f"sft {tick.step}"
             )

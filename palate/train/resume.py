@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from palate import ranks
 from palate.errors import BrokenArtifact
+from palate.train import distributed
 from palate.train.update import Learner
 from palate.workspace import RESUME, keep_time, sync
 
@@ -42,18 +44,23 @@ def _unbroken() -> Iterator[None]:
 
 @_unbroken()
 def save(folder: Path, step: int, learners: Mapping[str, Learner], extra: Mapping[str, Any] | None = None) -> None:
-    """Replace the state in `folder` (an artifact in the making) at once or not at all; the time spent is kept, too."""
-    path = folder / FILE
-    path.parent.mkdir(exist_ok=True)
-    beside = path.with_suffix(".writing")
+    """Replace the state in `folder` (an artifact in the making) at once or not at all; the time spent is kept, too.
+
+    All of several processes must call it. The file, which the leader writes, does not tell how many they were.
+    """
     state = {
         "step": step,
         "learners": {
-            name: {"weights": learner.weights(), "optimizer": learner.optimizer.state_dict()}
+            name: {"weights": learner.weights(), "optimizer": learner.optimizer_state()}
             for name, learner in learners.items()
         },
         "extra": dict(extra or {}),
     }
+    if not ranks.leads():
+        return
+    path = folder / FILE
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_suffix(".writing")
     with beside.open("wb") as file:
         try:
             torch.save(state, file)
@@ -71,8 +78,9 @@ def load(folder: Path, learners: Mapping[str, Learner]) -> tuple[int, dict[str, 
     """Put the saved state back; (steps done, extra). (0, {}) when there is nothing to resume.
 
     Raises BrokenArtifact when there is a state and it is damaged or another network's: starting again in silence
-    would throw hours away.
+    would throw hours away. All of several processes must call it: each reads the file.
     """
+    distributed.total(0.0)  # until the leader has thrown away what another attempt left
     path = folder / FILE
     if not path.exists():
         return 0, {}
@@ -80,10 +88,11 @@ def load(folder: Path, learners: Mapping[str, Learner]) -> tuple[int, dict[str, 
         with zipfile.ZipFile(path) as whole:  # torch writes the checksums and does not read them
             if (bad := whole.testzip()) is not None:
                 raise ValueError(f"wrong checksum in {bad}")
-        state = torch.load(path, weights_only=True)  # nothing but tensors and plain values is unpickled
+        # Nothing but tensors and plain values is unpickled; not onto the leader's GPU, where they may come from.
+        state = torch.load(path, weights_only=True, map_location="cpu")
         for name, learner in learners.items():
             learner.set_weights(state["learners"][name]["weights"])
-            learner.optimizer.load_state_dict(state["learners"][name]["optimizer"])
+            learner.set_optimizer_state(state["learners"][name]["optimizer"])
         return int(state["step"]), dict(state["extra"])
     except Exception as error:  # torch raises a dozen kinds, from its zip reader to its unpickler
         raise BrokenArtifact(

@@ -55,4 +55,5 @@ def test_small_memory_takes_fewer_rows_and_never_less_than_one() -> None:
     assert tokens_at_once(shape, 96, tight, at_most=5000) == 1000
     assert tokens_at_once(shape, 96, tight, at_most=5000, frozen=1) < 1000
     assert tokens_at_once(shape, 96, tight, at_most=5000, trained=2) < 800
+    assert tokens_at_once(shape, 96, tight, at_most=5000, processes=2) == 1000 + held // 2 // per_token
     assert tokens_at_once(shape, 96, Device("cpu", torch.bfloat16, memory=1), at_most=5000) == 96
