@@ -73,10 +73,7 @@ class Bench:
         """Ids of prompts: as chats, or as the questions of a forum page for a model that never saw a chat."""
         if not plain:
             return [self.tokenizer.encode_prompt(prompt.messages) for prompt in prompts]
-        return [
-            [self.tokenizer.bos, *self.tokenizer.encode(f"Question: {p.messages[-1].content}\n\nAnswer:")]
-            for p in prompts
-        ]
+        return [self.tokenizer.begin(f"Question: {p.messages[-1].content}\n\nAnswer:") for p in prompts]
 
     def learned(self, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]]) -> list[float]:
         """The reward model's mixed score of each reply."""

@@ -181,7 +181,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             models.policy,
             source,
             stops=tokenizer.stops,
-            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+            ids=tokenizer.ids,
         )
         (folder / "report.json").write_text(json.dumps(last, indent=1) + "\n", encoding="utf-8")
 

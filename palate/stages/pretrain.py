@@ -61,7 +61,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             model,
             tokens,
             stops=tokenizer.stops,
-            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+            ids=tokenizer.ids,
         )
 
 

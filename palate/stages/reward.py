@@ -70,7 +70,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             model,
             source,
             labels=OUTPUTS,
-            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+            ids=tokenizer.ids,
             extra=scale,
         )
 

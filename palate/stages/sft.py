@@ -69,7 +69,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             model,
             source,
             stops=tokenizer.stops,
-            ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
+            ids=tokenizer.ids,
         )
 
 

@@ -28,7 +28,7 @@ INDEX = "model.safetensors.index.json"
 
 
 def save_language_model(
-    folder: Path, model: LanguageModel, tokenizer: Path, *, stops: Sequence[int], ids: Mapping[str, int]
+    folder: Path, model: LanguageModel, tokenizer: Path, *, stops: Sequence[int], ids: Mapping[str, int | None]
 ) -> None:
     """Write `model` into `folder` with the tokenizer files of the folder `tokenizer`.
 
@@ -54,7 +54,7 @@ def save_scalar_model(
     tokenizer: Path,
     *,
     labels: Sequence[str],
-    ids: Mapping[str, int],
+    ids: Mapping[str, int | None],
     extra: Mapping[str, Any],
 ) -> None:
     """Write a scoring model as a sequence-classification folder, one label per score; `extra` goes into config.json
@@ -124,7 +124,7 @@ def trunk_copy(trunk: Trunk) -> Trunk:
 # --- config.json ----------------------------------------------------------------------------------------------------
 
 
-def _config(shape: Shape, architecture: str, ids: Mapping[str, int]) -> dict[str, Any]:
+def _config(shape: Shape, architecture: str, ids: Mapping[str, int | None]) -> dict[str, Any]:
     return {
         "architectures": [architecture],
         "model_type": shape.family,
