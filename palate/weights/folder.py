@@ -20,7 +20,17 @@ from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk
 from palate.weights.families import FAMILIES, Family, Place
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    # Not read here; some of llama.cpp's tools ask for them.
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
 WEIGHTS = "model.safetensors"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INDEX = "model.safetensors.index.json"
@@ -206,6 +216,11 @@ def _take(tensors: dict[str, Tensor], name: str, shape: Sequence[int], folder: P
             folder,
             "Copy both from the same place.",
         )
+    return finite(found, name, folder)
+
+
+def finite(found: Tensor, name: str, folder: Path) -> Tensor:
+    """The tensor of a file in float32. Raises BadInput when a value is not finite, Unsupported for other types."""
     if found.dtype not in DTYPES:
         raise Unsupported(f"{folder}: {name} is {found.dtype}; only float32, float16 and bfloat16 weights are read.")
     values = found.float()
@@ -231,16 +246,21 @@ def _fill(
 def _write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_tensors(folder / WEIGHTS, tensors)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copyfile(tokenizer / name, folder / name)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file in float32. Raises OSError."""
     whole = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
-    path = folder / WEIGHTS
     try:
         save_file(whole, path, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk for one
         raise OSError(errno.EIO, str(error), str(path)) from None
-    path.chmod((folder / "config.json").stat().st_mode & 0o777)  # safetensors gives it to its owner alone
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, folder / name)
+    config = next(path.parent.glob("*config.json"))
+    path.chmod(config.stat().st_mode & 0o777)  # safetensors gives it to its owner alone
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:

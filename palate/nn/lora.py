@@ -1,0 +1,90 @@
+"""Low-rank adapters (Hu et al. 2021, "LoRA", eq. 3): W stays as it is, and B A beside it learns.
+
+h = W x + alpha / rank * B A x,    A (rank, inputs) at random, B (outputs, rank) zero: nothing changes at first
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Adapted(nn.Linear):
+    """A linear layer whose weight and bias stay, with adapters beside it.
+
+    Where one matrix of ours is several on disk (queries, keys, values), each of the `parts`, which are numbers of
+    rows, has an adapter of its own: A (parts * rank, inputs) holds theirs one below the other, B (outputs, rank) too.
+    """
+
+    def __init__(self, frozen: nn.Linear, parts: Sequence[int], *, rank: int, scale: float) -> None:
+        super().__init__(frozen.in_features, frozen.out_features, bias=frozen.bias is not None, device="meta")
+        self.weight, self.bias = frozen.weight, frozen.bias
+        self.parts, self.rank, self.scale = list(parts), rank, scale
+        assert sum(self.parts) == self.out_features, (parts, self.out_features)
+        self.A = nn.Parameter(self.weight.new_zeros(len(self.parts) * rank, self.in_features))
+        self.B = nn.Parameter(self.weight.new_zeros(self.out_features, rank))
+
+    def forward(self, input: Tensor) -> Tensor:
+        inner = torch.split(F.linear(input, self.A) * self.scale, self.rank, dim=-1)
+        beside = [F.linear(x, rows) for x, rows in zip(inner, torch.split(self.B, self.parts), strict=True)]
+        return super().forward(input) + (beside[0] if len(beside) == 1 else torch.cat(beside, dim=-1))
+
+    def pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """(A, B) of each part: (rank, inputs), (rows, rank)."""
+        return list(zip(torch.split(self.A, self.rank), torch.split(self.B, self.parts), strict=True))
+
+    def product(self) -> Tensor:
+        """alpha / rank * B A (outputs, inputs) in float32: what training added to the weight."""
+        return self.scale * torch.cat([b.float() @ a.float() for a, b in self.pairs()])
+
+
+def adapt(model: nn.Module, parts: dict[str, tuple[int, ...]], *, rank: int, scale: float) -> None:
+    """Freeze everything in `model` and put adapters beside the layers named in `parts`."""
+    model.requires_grad_(requires_grad=False)
+    for name, rows in parts.items():
+        above, _, last = name.rpartition(".")
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear), name
+        setattr(model.get_submodule(above), last, Adapted(layer, rows, rank=rank, scale=scale))
+
+
+def initialise(model: nn.Module, rng: torch.Generator) -> None:
+    """A uniform within 1/sqrt(inputs), as the paper's code has it, and B zero."""
+    for _, layer in adapters(model):
+        bound = 1 / math.sqrt(layer.in_features)
+        with torch.no_grad():
+            layer.A.copy_(torch.empty(layer.A.shape).uniform_(-bound, bound, generator=rng))
+            layer.B.zero_()
+
+
+def adapters(model: nn.Module) -> Iterator[tuple[str, Adapted]]:
+    """Every adapted layer with its name."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, Adapted):
+            yield name, layer
+
+
+def merge(model: nn.Module) -> None:
+    """Add what was learned to the weights and take the adapters out: an ordinary network again."""
+    for name, layer in list(adapters(model)):
+        above, _, last = name.rpartition(".")
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        with torch.no_grad():
+            plain.weight = nn.Parameter((layer.weight.float() + layer.product()).to(layer.weight.dtype))
+        plain.bias = layer.bias
+        setattr(model.get_submodule(above), last, plain)
+    model.requires_grad_(requires_grad=True)
+
+
+def twin(model: M) -> M:
+    """A copy that learns by itself and shares everything that is frozen: of one base there is one in memory, however
+    many adapters learn on it (Santacroce et al. 2023, "Efficient RLHF", section 3)."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters() if not p.requires_grad})
