@@ -93,7 +93,7 @@ def load(folder: str | Path) -> Assistant:
     device = open_device(Hardware())
     model = device.put(weights.load_language_model(path)).eval()
     tokenizer = tokenizers.load(path)
-    weights.check_vocabulary(model, tokenizer.vocab, path)
+    weights.fit_vocabulary(model, tokenizer.vocab, path)
     return Assistant(model, tokenizer, device)
 
 

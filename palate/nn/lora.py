@@ -14,17 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from palate.nn.linear import Linear
+
 M = TypeVar("M", bound=nn.Module)
 
 
-class Adapted(nn.Linear):
+class Adapted(Linear):
     """A linear layer whose weight and bias stay, with adapters beside it.
 
     Where one matrix of ours is several on disk (queries, keys, values), each of the `parts`, which are numbers of
     rows, has an adapter of its own: A (parts * rank, inputs) holds theirs one below the other, B (outputs, rank) too.
     """
 
-    def __init__(self, frozen: nn.Linear, parts: Sequence[int], *, rank: int, scale: float) -> None:
+    def __init__(self, frozen: Linear, parts: Sequence[int], *, rank: int, scale: float) -> None:
         super().__init__(frozen.in_features, frozen.out_features, bias=frozen.bias is not None, device="meta")
         self.weight, self.bias = frozen.weight, frozen.bias
         self.parts, self.rank, self.scale = list(parts), rank, scale
@@ -32,10 +34,11 @@ class Adapted(nn.Linear):
         self.A = nn.Parameter(self.weight.new_zeros(len(self.parts) * rank, self.in_features))
         self.B = nn.Parameter(self.weight.new_zeros(self.out_features, rank))
 
-    def forward(self, input: Tensor) -> Tensor:
-        inner = torch.split(F.linear(input, self.A) * self.scale, self.rank, dim=-1)
-        beside = [F.linear(x, rows) for x, rows in zip(inner, torch.split(self.B, self.parts), strict=True)]
-        return super().forward(input) + (beside[0] if len(beside) == 1 else torch.cat(beside, dim=-1))
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)
+        inner = torch.split(F.linear(x, self.A) * self.scale, self.rank, dim=-1)
+        beside = [F.linear(part, rows) for part, rows in zip(inner, torch.split(self.B, self.parts), strict=True)]
+        return super().forward(x) + (beside[0] if len(beside) == 1 else torch.cat(beside, dim=-1))
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """(A, B) of each part: (rank, inputs), (rows, rank)."""
@@ -52,7 +55,7 @@ def adapt(model: nn.Module, parts: dict[str, tuple[int, ...]], *, rank: int, sca
     for name, rows in parts.items():
         above, _, last = name.rpartition(".")
         layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Linear), name
+        assert isinstance(layer, Linear) and not isinstance(layer, Adapted), name
         setattr(model.get_submodule(above), last, Adapted(layer, rows, rank=rank, scale=scale))
 
 
@@ -72,16 +75,11 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, Adapted]]:
             yield name, layer
 
 
-def merge(model: nn.Module) -> None:
-    """Add what was learned to the weights and take the adapters out: an ordinary network again."""
-    for name, layer in list(adapters(model)):
-        above, _, last = name.rpartition(".")
-        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        with torch.no_grad():
-            plain.weight = nn.Parameter((layer.weight.float() + layer.product()).to(layer.weight.dtype))
-        plain.bias = layer.bias
-        setattr(model.get_submodule(above), last, plain)
-    model.requires_grad_(requires_grad=True)
+@torch.no_grad()
+def merge(learned: nn.Module, into: nn.Module) -> None:
+    """Add what the adapters of `learned` learned to the weights of `into`, which is the network they sit on."""
+    for name, layer in adapters(learned):
+        into.get_submodule(name).weight += layer.product()  # type: ignore[operator]
 
 
 def twin(model: M) -> M:

@@ -47,6 +47,15 @@ STAGES = (
         summary="documents -> byte-level BPE tokenizer and token shards",
     ),
     Stage(
+        "adopt",
+        reads=(),
+        writes="base",
+        module="palate.stages.adopt",
+        sections=("base",),
+        summary="a published model's folder -> base model, instead of pretraining one",
+        outside=True,
+    ),
+    Stage(
         "pretrain",
         reads=("tokens",),
         writes="base",
@@ -68,7 +77,7 @@ STAGES = (
         reads=("base", "demonstrations"),
         writes="sft",
         module="palate.stages.sft",
-        sections=("sft", "hardware"),
+        sections=("sft", "lora", "hardware"),
         summary="base + demonstrations -> assistant (supervised fine-tuning)",
     ),
     Stage(
@@ -90,18 +99,18 @@ STAGES = (
     ),
     Stage(
         "reward",
-        reads=("sft", "demonstrations", "samples", "rankings"),
+        reads=("base", "sft", "demonstrations", "samples", "rankings"),
         writes="reward",
         module="palate.stages.reward",
-        sections=("reward", "hardware"),
+        sections=("reward", "lora", "hardware"),
         summary="assistant + rankings -> reward model: overall and four criteria",
     ),
     Stage(
         "ppo",
-        reads=("sft", "demonstrations", "reward"),
+        reads=("base", "sft", "demonstrations", "reward"),
         writes="ppo",
         module="palate.stages.ppo",
-        sections=("ppo", "hardware"),
+        sections=("ppo", "lora", "hardware"),
         summary="assistant + reward model + prompts -> policy (proximal policy optimization)",
     ),
     Stage(

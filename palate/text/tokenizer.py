@@ -127,6 +127,8 @@ class Tokenizer:
         (folder / FILES[1]).write_text(json.dumps(self.config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|PAD_TOKEN|>")
+"""What published vocabularies call a PAD that their configuration does not name."""
 GUARD = "\ufdd0"
 """A code point that is no character (Unicode, section 23.7), so that no text holds it."""
 
@@ -155,6 +157,7 @@ class OpenTokenizer(Tokenizer):
         self._marked = tokenizers.Tokenizer.from_str(backend.to_str())  # this one reads special tokens as such
         self.config = config
         self.vocab = 1 + max(backend.get_vocab().values())
+        self._tokens = dict(tokens)
         self._special = [t.content for t in backend.get_added_tokens_decoder().values() if t.special]
         self._markers = re.compile(
             "|".join(re.escape(t) for t in sorted(self._special, key=len, reverse=True)) or "(?!)"
@@ -279,6 +282,26 @@ class OpenTokenizer(Tokenizer):
     def render(self, messages: Conversation, *, prompt: bool = False) -> str:
         """The conversation with its markup as text, for people to look at."""
         return self.template.render(messages, prompt=prompt)
+
+    def own_pad(self) -> None:
+        """Give it a PAD that ends nothing, if it has none: a token that waits unused, otherwise a new one. Whoever
+        pads with the end marker teaches a model never to stop, because padding is what losses leave out."""
+        if self.pad not in self.stops:
+            return
+        waiting = (token for token in (*PADS, self._tokens.get("unk_token", "")) if token)
+        known = {token: self._backend.token_to_id(token) for token in waiting}
+        found = next((t for t, number in known.items() if number is not None and number not in self.stops), chat.PAD)
+        for backend in (self._backend, self._marked):
+            backend.add_special_tokens([found])
+        self._tokens["pad_token"] = found
+        self.pad = self._id(found)
+        self.vocab = max(self.vocab, self.pad + 1)
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json`, and a `tokenizer_config.json` that names special tokens and holds the template."""
+        asks = {"palate_today": datetime.date.today().isoformat()} if "strftime_now" in self.template.source else {}
+        self.config = asks | self.config | self._tokens | {"chat_template": self.template.source}
+        super().save(folder)
 
 
 def load(folder: Path) -> Tokenizer:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -17,12 +17,18 @@ from torch import Tensor
 from palate.errors import BadInput, Unsupported
 from palate.nn import lora
 from palate.nn.config import Shape
+from palate.nn.linear import Linear
 from palate.nn.transformer import LanguageModel, ScalarModel
+from palate.weights import folder as folders
 from palate.weights.families import FAMILIES, Place
-from palate.weights.folder import finite, write_tensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ORIGIN = "origin.json"
+"""In an adopted base: where it came from."""
+OWN = "its own"
+"""What it says of the chat template when the model came with one."""
 Model = LanguageModel | ScalarModel
+M = TypeVar("M", LanguageModel, ScalarModel)
 
 
 def _layers(shape: Shape) -> Iterator[tuple[str, Place]]:
@@ -34,23 +40,43 @@ def _layers(shape: Shape) -> Iterator[tuple[str, Place]]:
             yield place.ours.removesuffix(".weight"), place
 
 
-def adapt(model: Model, *, rank: int, alpha: float, rng: torch.Generator) -> None:
+def adapt(model: M, *, rank: int, alpha: float, rng: torch.Generator) -> M:
     """Freeze `model` and put fresh adapters beside every matrix inside its blocks; a score head goes on learning."""
     _adapt(model, rank=rank, scale=alpha / rank)
     lora.initialise(model, rng)
+    return model
 
 
 def _adapt(model: Model, *, rank: int, scale: float) -> None:
-    rows = {name: layer.out_features for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
+    rows = {name: layer.out_features for name, layer in model.named_modules() if isinstance(layer, Linear)}
     layers = ((f"trunk.{name}", place) for name, place in _layers(model.shape))
     lora.adapt(model, {name: place.rows or (rows[name],) for name, place in layers}, rank=rank, scale=scale)
     if isinstance(model, ScalarModel):
         model.score.requires_grad_()
 
 
-def save(folder: Path, model: Model, *, base: str, revision: str | None = None) -> None:
-    """Write the adapters of `model` (and its score head) into `folder`; `base` is the path or hub id of what they sit
-    on, as `peft` will look for it."""
+def beside(model: M, folder: Path) -> M:
+    """The network with the adapters in `folder` beside it, which learn; the frozen `model` itself is what they sit on,
+    not a copy."""
+    adapted = lora.twin(model.requires_grad_(requires_grad=False))
+    load(folder, adapted)
+    return adapted
+
+
+def merged(model: Model, base: Path) -> LanguageModel:
+    """The network in the folder `base` with what the adapters of `model` learned added to its weights, in float32."""
+    whole = folders.load_language_model(base)
+    lora.merge(model, whole)
+    return whole
+
+
+def save(folder: Path, model: Model, *, base: Path) -> None:
+    """Write the adapters of `model` (and its score head) into `folder`. `base` is the folder they sit on; where it was
+    taken from (`palate adopt` notes it), `peft` will look for it there."""
+    source, revision = base.name, None
+    if (base / ORIGIN).is_file():
+        told = json.loads((base / ORIGIN).read_text(encoding="utf-8"))
+        source, revision = told["source"], told["revision"]
     family = FAMILIES[model.shape.family]
     layers = dict(lora.adapters(model))
     tensors: dict[str, Tensor] = {}
@@ -63,7 +89,7 @@ def save(folder: Path, model: Model, *, base: str, revision: str | None = None) 
     config = {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if isinstance(model, ScalarModel) else "CAUSAL_LM",
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": source,
         "revision": revision,
         "r": one.rank,
         "lora_alpha": one.scale * one.rank,
@@ -76,7 +102,7 @@ def save(folder: Path, model: Model, *, base: str, revision: str | None = None) 
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    write_tensors(folder / WEIGHTS, tensors)
+    folders.write_tensors(folder / WEIGHTS, tensors)
 
 
 def _name(prefix: str, theirs: str, which: str) -> str:
@@ -111,7 +137,7 @@ def _put(tensors: dict[str, Tensor], name: str, ours: Tensor, folder: Path) -> N
     if found is None or found.shape != ours.shape:
         told = "is missing" if found is None else f"is {tuple(found.shape)}, for this model {tuple(ours.shape)}"
         raise BadInput(f"{name} {told} in {WEIGHTS}.", folder, "Name the adapters of this model.")
-    ours.copy_(finite(found, name, folder))
+    ours.copy_(folders.finite(found, name, folder))
 
 
 def _read_config(folder: Path) -> tuple[int, float]:

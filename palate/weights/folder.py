@@ -3,6 +3,7 @@ generation_config.json and the tokenizer's files. `families` says what the names
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from palate.errors import BadInput, Unsupported
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk
-from palate.weights.families import FAMILIES, Family, Place
+from palate.weights.families import FAMILIES, Family, Place, whole
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -33,6 +34,8 @@ TOKENIZER_FILES = (
 )
 WEIGHTS = "model.safetensors"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+KNOWN = "known_ids"
+"""In config.json under "palate": how many ids the tokenizer has, where the model has room for more."""
 INDEX = "model.safetensors.index.json"
 """Large models lie in several files; this one says which tensor is in which."""
 
@@ -49,6 +52,10 @@ def save_language_model(
     if not model.shape.tied:
         tensors["lm_head.weight"] = model.head.weight
     _write(folder, _config(model.shape, family.language_model, ids), tensors, tokenizer)
+    _write_generation(folder, stops, ids)
+
+
+def _write_generation(folder: Path, stops: Sequence[int], ids: Mapping[str, int | None]) -> None:
     generation = {
         "bos_token_id": ids["bos"],
         "eos_token_id": list(stops),
@@ -56,6 +63,21 @@ def save_language_model(
         "do_sample": True,
     }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+
+
+def copy_weights(
+    source: Path, folder: Path, *, known: int, stops: Sequence[int], ids: Mapping[str, int | None]
+) -> None:
+    """The model of another folder byte for byte, with a config.json that names the ids of its tokenizer: `known` says
+    how many there are. Raises OSError."""
+    names = list(_weight_files(source))
+    for name in [*names, INDEX] if (source / INDEX).is_file() else names:
+        shutil.copyfile(source / name, folder / name)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config |= {"pad_token_id": ids["pad"], "bos_token_id": ids["bos"], "eos_token_id": ids["eos"]}
+    config["palate"] = {KNOWN: known}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _write_generation(folder, stops, ids)
 
 
 def save_scalar_model(
@@ -74,7 +96,7 @@ def save_scalar_model(
     config["num_labels"] = len(labels)
     config["id2label"] = {str(i): name for i, name in enumerate(labels)}
     config["label2id"] = {name: i for i, name in enumerate(labels)}
-    config["palate"] = dict(extra)
+    config["palate"] = config.get("palate", {}) | dict(extra)
     _write(folder, config, {**_to_disk(model.trunk, family), "score.weight": model.score.weight}, tokenizer)
 
 
@@ -98,6 +120,11 @@ def load_language_model(folder: Path) -> LanguageModel:
     return model
 
 
+def read_extra(folder: Path) -> dict[str, Any]:
+    """What config.json of a scoring model holds under "palate"; its weights are not read."""
+    return dict(_read_config(folder, {f.scorer: f for f in FAMILIES.values()})[0].get("palate", {}))
+
+
 def load_scalar_model(folder: Path) -> tuple[ScalarModel, dict[str, Any]]:
     """The scoring model in `folder` and what its config holds under "palate". Raises as `load_language_model`."""
     config, family = _read_config(folder, {f.scorer: f for f in FAMILIES.values()})
@@ -114,14 +141,26 @@ def load_scalar_model(folder: Path) -> tuple[ScalarModel, dict[str, Any]]:
     return model, extra
 
 
-def check_vocabulary(model: LanguageModel, vocab: int, folder: Path) -> None:
-    """Refuse a model whose embedding has no row for some of its tokenizer's `vocab` ids. Raises BadInput."""
+def fit_vocabulary(model: LanguageModel, vocab: int, folder: Path) -> None:
+    """Let a model say nothing but its tokenizer's `vocab` ids. Raises BadInput when it lacks some of them."""
     if model.shape.vocab < vocab:
         raise BadInput(
             f"the model knows {model.shape.vocab} ids and its tokenizer makes {vocab}: they do not belong together.",
             folder,
             "Copy model and tokenizer from the same place.",
         )
+    model.head.known = vocab
+
+
+def with_one_more_id(model: LanguageModel) -> LanguageModel:
+    """The model with room for one id more, whose row is the mean of the others, so that no distribution changes much
+    (Hewitt 2021, "Initializing new word embeddings for pretrained language models")."""
+    grown = LanguageModel(Trunk(dataclasses.replace(model.shape, vocab=model.shape.vocab + 1)))
+    state = model.state_dict()
+    for name in ("trunk.embed.weight", "head.weight"):
+        state[name] = torch.cat([state[name], state[name].mean(dim=0, keepdim=True)])
+    grown.load_state_dict(state)
+    return grown
 
 
 def trunk_copy(trunk: Trunk) -> Trunk:
@@ -135,6 +174,7 @@ def trunk_copy(trunk: Trunk) -> Trunk:
 
 
 def _config(shape: Shape, architecture: str, ids: Mapping[str, int | None]) -> dict[str, Any]:
+    known = {} if shape.known is None else {"palate": {KNOWN: shape.known}}
     return {
         "architectures": [architecture],
         "model_type": shape.family,
@@ -143,6 +183,7 @@ def _config(shape: Shape, architecture: str, ids: Mapping[str, int | None]) -> d
         "pad_token_id": ids["pad"],
         "bos_token_id": ids["bos"],
         "eos_token_id": ids["eos"],
+        **known,
     }
 
 
@@ -166,7 +207,9 @@ def _read_config(folder: Path, wanted: Mapping[str, Family]) -> tuple[dict[str, 
 
 def _shape(config: Mapping[str, Any], family: Family, folder: Path) -> Shape:
     try:
-        return family.shape(config, family.name)
+        shape = family.shape(config, family.name)
+        ours = config.get("palate") or {}
+        return dataclasses.replace(shape, known=whole(ours, KNOWN) if KNOWN in ours else None)
     except Unsupported as error:
         raise Unsupported(f"{folder}: {error}") from None
     except KeyError as error:
@@ -248,7 +291,7 @@ def _write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     write_tensors(folder / WEIGHTS, tensors)
     for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
+        if (tokenizer / name).is_file() and tokenizer != folder:
             shutil.copyfile(tokenizer / name, folder / name)
 
 
@@ -274,6 +317,11 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _weight_files(folder: Path) -> Iterable[str]:
+    if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
+        raise Unsupported(
+            f"{folder}: its weights are pickled (.bin), and a pickle runs what it likes when it is read; take a folder "
+            f"or revision with .safetensors."
+        )
     if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
         return [WEIGHTS]
     try:
