@@ -35,8 +35,9 @@ def fetch(name: str, revision: str) -> tuple[Path, str]:
             failed = str(error) or type(error).__name__
             continue
         # The cache may hold a part: what somebody else asked for.
-        if not only_here or ((folder / "config.json").is_file() and any(folder.glob("*.safetensors"))):
+        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
             return folder, folder.name
+        failed = "there is no config.json or no .safetensors"
     raise BadInput(
         f"cannot be had ({failed}).",
         f"{name} at {revision} on the hub",
