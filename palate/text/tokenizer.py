@@ -45,9 +45,7 @@ class Tokenizer:
     """What a text begins with; some published models have none."""
 
     def __init__(self, backend: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
-        self._backend = backend
-        # Text is text: a user who types "<|end|>" gets those seven characters, not the marker.
-        self._backend.encode_special_tokens = True
+        self._backend = _as_text(backend)
         self.config = config
         self.vocab: int = 1 + max(self._backend.get_vocab().values())
         """One more than the largest id."""
@@ -129,6 +127,14 @@ class Tokenizer:
 
 PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<|PAD_TOKEN|>")
 """What published vocabularies call a PAD that their configuration does not name."""
+
+
+def _as_text(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """Text is text: a user who types "<|end|>" gets those seven characters, not the marker."""
+    backend.encode_special_tokens = True
+    return backend
+
+
 GUARD = "\ufdd0"
 """A code point that is no character (Unicode, section 23.7), so that no text holds it."""
 
@@ -152,9 +158,8 @@ class OpenTokenizer(Tokenizer):
         folder: Path,
     ) -> None:
         self._folder = folder
-        self._backend = backend
-        self._backend.encode_special_tokens = True  # text is text, as in `Tokenizer`
         self._marked = tokenizers.Tokenizer.from_str(backend.to_str())  # this one reads special tokens as such
+        self._backend = _as_text(backend)
         self.config = config
         self.vocab = 1 + max(backend.get_vocab().values())
         self._tokens = dict(tokens)

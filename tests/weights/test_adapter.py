@@ -73,10 +73,9 @@ def test_adapters_are_the_papers_equation_and_merge(name: str) -> None:
     logits = model(IDS)
     torch.testing.assert_close(logits, expected(IDS), atol=1e-5, rtol=1e-5)
     assert (logits - language_model(name)(IDS)).abs().max() > 0.05
-    lora.merge(model)
-    assert not list(lora.adapters(model)) and all(p.requires_grad for p in model.parameters())
-    torch.testing.assert_close(model(IDS), logits, atol=1e-5, rtol=1e-5)
-    assert set(model.state_dict()) == set(language_model(name).state_dict())
+    merged = language_model(name)
+    lora.merge(model, merged)
+    torch.testing.assert_close(merged(IDS), logits, atol=1e-5, rtol=1e-5)
 
 
 def test_twins_share_what_is_frozen_and_learn_apart() -> None:
@@ -111,7 +110,10 @@ def test_files_have_pefts_names(name: str, names: set[str], tmp_path: Path) -> N
     model = language_model(name)
     adapter.adapt(model, rank=3, alpha=6.0, rng=generator(0))
     stirred(model)
-    adapter.save(tmp_path, model, base="org/name", revision="abc")
+    base = tmp_path / "03-base"
+    base.mkdir()
+    (base / adapter.ORIGIN).write_text('{"source": "org/name", "revision": "abc"}')
+    adapter.save(tmp_path, model, base=base)
     tensors = load_file(tmp_path / adapter.WEIGHTS)
     assert set(tensors) == names
     shapes = {n.split(".", 4)[-1]: tuple(t.shape) for n, t in tensors.items() if ".0." in n}
@@ -125,7 +127,10 @@ def test_files_have_pefts_names(name: str, names: set[str], tmp_path: Path) -> N
         assert shapes["0.attn.c_attn.lora_B.weight"] == (72, 3) and shapes["0.attn.c_attn.lora_A.weight"] == (3, 24)
     config = json.loads((tmp_path / adapter.CONFIG).read_text())
     assert (config["r"], config["lora_alpha"], config["task_type"]) == (3, 6.0, "CAUSAL_LM")
-    assert config["fan_in_fan_out"] == (name == "gpt2") and config["base_model_name_or_path"] == "org/name"
+    assert config["fan_in_fan_out"] == (name == "gpt2") and (config["base_model_name_or_path"], config["revision"]) == (
+        "org/name",
+        "abc",
+    )
     assert config["target_modules"] == (
         ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
         if name == "llama"
@@ -144,7 +149,7 @@ def test_a_scorer_keeps_its_head(tmp_path: Path) -> None:
     adapter.adapt(model, rank=2, alpha=2.0, rng=generator(0))
     assert model.score.weight.requires_grad
     stirred(model)
-    adapter.save(tmp_path, model, base="x")
+    adapter.save(tmp_path, model, base=Path("x"))
     assert json.loads((tmp_path / adapter.CONFIG).read_text())["modules_to_save"] == ["score"]
     adapter.load(tmp_path, other)
     assert torch.equal(other(IDS), model(IDS))
@@ -153,7 +158,7 @@ def test_a_scorer_keeps_its_head(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     model = language_model("llama")
     adapter.adapt(model, rank=3, alpha=6.0, rng=generator(0))
-    adapter.save(tmp_path, model, base="x")
+    adapter.save(tmp_path, model, base=Path("x"))
     good = json.loads((tmp_path / adapter.CONFIG).read_text())
     for change in ({"use_dora": True}, {"rank_pattern": {"q_proj": 4}}, {"bias": "all"}, {"peft_type": "IA3"}):
         (tmp_path / adapter.CONFIG).write_text(json.dumps(good | change))
@@ -190,15 +195,15 @@ def test_peft_reads_ours(name: str, tmp_path: Path) -> None:
     ids = torch.randint(0, VOCAB, (2, CONTEXT // 2), generator=torch.Generator().manual_seed(0))
     model = weights.load_language_model(tmp_path / "base")
     adapter.adapt(model, rank=4, alpha=8.0, rng=generator(0))
-    adapter.save(tmp_path / "adapter", stirred(model), base=str(tmp_path / "base"))
+    adapter.save(tmp_path / "adapter", stirred(model), base=tmp_path / "base")
     with torch.no_grad():
         plain = base(ids).logits
         read = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
         logits = read(ids).logits
         assert (logits - plain).abs().max() > 0.05
         torch.testing.assert_close(model(ids), logits, atol=1e-4, rtol=1e-4)
-        lora.merge(model)
-        torch.testing.assert_close(model(ids), read.merge_and_unload()(ids).logits, atol=1e-4, rtol=1e-4)
+        whole = adapter.merged(model, tmp_path / "base")
+        torch.testing.assert_close(whole(ids), read.merge_and_unload()(ids).logits, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -210,7 +215,7 @@ def test_peft_reads_our_scorer(name: str, tmp_path: Path) -> None:
     ids = torch.randint(1, VOCAB, (2, CONTEXT // 2), generator=torch.Generator().manual_seed(0))
     model = ScalarModel(weights.load_language_model(tmp_path / "base").trunk, 5)
     adapter.adapt(model, rank=4, alpha=8.0, rng=generator(0))
-    adapter.save(tmp_path / "adapter", stirred(model), base=str(tmp_path / "base"))
+    adapter.save(tmp_path / "adapter", stirred(model), base=tmp_path / "base")
     kind = transformers.AutoModelForSequenceClassification
     base = kind.from_pretrained(tmp_path / "base", num_labels=5, pad_token_id=0)
     read = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
