@@ -26,8 +26,13 @@ class Head(Linear):
         super().__init__(inputs, outputs, bias=False)
         self.known = known
 
+    @property
+    def rows(self) -> Tensor:
+        """The matrix of logits: (known ids, dim)."""
+        return self.weight[: self.known]
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self.weight.dtype), self.weight[: self.known])
+        return F.linear(x.to(self.weight.dtype), self.rows)
 
 
 class Embedding(nn.Embedding):

@@ -19,26 +19,36 @@ from palate.nn.linear import Linear
 M = TypeVar("M", bound=nn.Module)
 
 
-class Adapted(Linear):
-    """A linear layer whose weight and bias stay, with adapters beside it.
+class Adapted(nn.Module):
+    """A linear layer that stays as it is, with adapters beside it.
 
     Where one matrix of ours is several on disk (queries, keys, values), each of the `parts`, which are numbers of
     rows, has an adapter of its own: A (parts * rank, inputs) holds theirs one below the other, B (outputs, rank) too.
     """
 
     def __init__(self, frozen: Linear, parts: Sequence[int], *, rank: int, scale: float) -> None:
-        super().__init__(frozen.in_features, frozen.out_features, bias=frozen.bias is not None, device="meta")
-        self.weight, self.bias = frozen.weight, frozen.bias
-        self.parts, self.rank, self.scale = list(parts), rank, scale
-        assert sum(self.parts) == self.out_features, (parts, self.out_features)
-        self.A = nn.Parameter(self.weight.new_zeros(len(self.parts) * rank, self.in_features))
-        self.B = nn.Parameter(self.weight.new_zeros(self.out_features, rank))
+        super().__init__()
+        assert sum(parts) == frozen.out_features, (parts, frozen.out_features)
+        self.frozen, self.parts, self.rank, self.scale = frozen, list(parts), rank, scale
+        self.A = nn.Parameter(frozen.weight.new_zeros(len(self.parts) * rank, frozen.in_features))
+        self.B = nn.Parameter(frozen.weight.new_zeros(frozen.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)
+        x = x.to(self.A.dtype)
         inner = torch.split(F.linear(x, self.A) * self.scale, self.rank, dim=-1)
         beside = [F.linear(part, rows) for part, rows in zip(inner, torch.split(self.B, self.parts), strict=True)]
-        return super().forward(x) + (beside[0] if len(beside) == 1 else torch.cat(beside, dim=-1))
+        plain: Tensor = self.frozen(x)
+        return plain + (beside[0] if len(beside) == 1 else torch.cat(beside, dim=-1))
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix that x could be multiplied with instead, made anew each time: decoding reads it once a batch."""
+        return (self.frozen.weight.float() + self.product()).to(self.A.dtype)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The layer's own."""
+        return self.frozen.bias
 
     def pairs(self) -> list[tuple[Tensor, Tensor]]:
         """(A, B) of each part: (rank, inputs), (rows, rank)."""
@@ -55,14 +65,14 @@ def adapt(model: nn.Module, parts: dict[str, tuple[int, ...]], *, rank: int, sca
     for name, rows in parts.items():
         above, _, last = name.rpartition(".")
         layer = model.get_submodule(name)
-        assert isinstance(layer, Linear) and not isinstance(layer, Adapted), name
+        assert isinstance(layer, Linear), name
         setattr(model.get_submodule(above), last, Adapted(layer, rows, rank=rank, scale=scale))
 
 
 def initialise(model: nn.Module, rng: torch.Generator) -> None:
     """A uniform within 1/sqrt(inputs), as the paper's code has it, and B zero."""
     for _, layer in adapters(model):
-        bound = 1 / math.sqrt(layer.in_features)
+        bound = 1 / math.sqrt(layer.A.shape[1])
         with torch.no_grad():
             layer.A.copy_(torch.empty(layer.A.shape).uniform_(-bound, bound, generator=rng))
             layer.B.zero_()
@@ -75,11 +85,18 @@ def adapters(model: nn.Module) -> Iterator[tuple[str, Adapted]]:
             yield name, layer
 
 
+def adapted(model: nn.Module) -> bool:
+    """Whether adapters learn and the network itself does not."""
+    return next(adapters(model), None) is not None
+
+
 @torch.no_grad()
 def merge(learned: nn.Module, into: nn.Module) -> None:
     """Add what the adapters of `learned` learned to the weights of `into`, which is the network they sit on."""
     for name, layer in adapters(learned):
-        into.get_submodule(name).weight += layer.product()  # type: ignore[operator]
+        plain = into.get_submodule(name)
+        assert isinstance(plain, Linear), name
+        plain.weight += layer.product()
 
 
 def twin(model: M) -> M:

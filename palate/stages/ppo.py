@@ -296,10 +296,12 @@ def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor]) -> 
 
 
 def rows_at_once(models: Models, replies: Replies, settings: Ppo, device: Device) -> int:
-    """Rows in one forward pass: policy and critic with their optimizers, reference and reward model are in memory."""
+    """Rows in one forward pass: policy and critic with their optimizers, reference and reward model are in memory; of
+    adapters there are four sets, and one network that they share."""
     longest = replies.longest
+    trained, frozen = (0, 1) if lora.adapted(models.policy) else (2, 2)
     tokens = tokens_at_once(
-        models.policy.shape, longest, device, at_most=settings.micro_rows * longest, trained=2, frozen=2
+        models.policy.shape, longest, device, at_most=settings.micro_rows * longest, trained=trained, frozen=frozen
     )
     return tokens // longest
 

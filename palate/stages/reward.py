@@ -18,6 +18,7 @@ from palate.errors import BadInput
 from palate.generate.replies import reply_scores, score_all
 from palate.measure import preference
 from palate.metrics import Metrics, Progress
+from palate.nn import lora
 from palate.nn.transformer import ScalarModel, Trunk
 from palate.objectives.preference import criteria_loss, preference_loss
 from palate.recipe import Recipe, Reward
@@ -203,7 +204,10 @@ def train(
         return loss + settings.criteria_weight * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts
 
     longest = max(len(group.prompt_ids) + max(map(len, group.reply_ids)) for group in members)
-    at_once = tokens_at_once(model.shape, longest, device, at_most=settings.micro_tokens)
+    frozen = int(lora.adapted(model))
+    at_once = tokens_at_once(
+        model.shape, longest, device, at_most=settings.micro_tokens, trained=1 - frozen, frozen=frozen
+    )
     with Progress("reward", steps, done=done) as progress:
         for tick in ticks(steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every):
             chosen = step_items(count=len(members), per_step=settings.batch_prompts, step=tick.step, seed=seed)

@@ -16,6 +16,7 @@ from palate.device import Device, generator, open_device
 from palate.errors import BadInput, RecipeError
 from palate.generate.engine import generate
 from palate.metrics import Metrics, Progress
+from palate.nn import lora
 from palate.nn.transformer import LanguageModel
 from palate.objectives.next_token import next_token_loss
 from palate.recipe import Recipe, Sft
@@ -140,14 +141,14 @@ def held_out_loss(
     *,
     pad: int,
     width: int,
-    micro_tokens: int,
+    rows_at_once: int,
 ) -> float:
     """Mean loss in nats per assistant token of conversations no step has seen."""
     model.eval()
     losses, tokens = 0.0, 0.0
     for start in range(0, len(chats), 64):
         packed = pack([(c.ids, c.weights) for c in chats[start : start + 64]], width=width, pad=pad)
-        for rows in packed.split(max(1, micro_tokens // width)):
+        for rows in packed.split(rows_at_once):
             loss, weight = objective(rows)
             losses, tokens = losses + loss.item(), tokens + weight.item()
     model.train()
@@ -170,7 +171,11 @@ def train(
     """The loop: conversations packed without seeing each other, loss on the assistant's tokens, one optimizer step."""
     longest = max(len(chat.ids) for chat in (*chats, *held_out)) - 1
     width = min(model.shape.context, max(longest, WIDEST))
-    rows_at_once = tokens_at_once(model.shape, width, device, at_most=settings.micro_tokens) // width
+    frozen = int(lora.adapted(model))
+    rows_at_once = (
+        tokens_at_once(model.shape, width, device, at_most=settings.micro_tokens, trained=1 - frozen, frozen=frozen)
+        // width
+    )
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:
@@ -197,7 +202,7 @@ def train(
                     objective,
                     pad=tokenizer.pad,
                     width=width,
-                    micro_tokens=settings.micro_tokens,
+                    rows_at_once=rows_at_once,
                 )
                 log.log(tick.step, held_out_loss=loss)
                 if not tick.save and tick.step == settings.steps:

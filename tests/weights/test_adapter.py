@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from weights.test_families import CONTEXT, VOCAB, theirs
 
-from palate.device import generator
+from palate.device import Device, generator
 from palate.errors import BadInput, Unsupported
+from palate.generate.engine import generate
 from palate.nn import lora
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk
@@ -24,6 +25,7 @@ SHAPES = {
     "gpt2": Shape(vocab=40, layers=2, dim=24, heads=4, kv_heads=4, hidden=40, context=16, family="gpt2", norm="layer",
                   positions="learned", feed_forward="gelu", qkv_bias=True, out_bias=True, feed_forward_bias=True),
 }  # fmt: skip
+CPU = Device("cpu", torch.float32)
 IDS = torch.randint(0, 40, (3, 12), generator=torch.Generator().manual_seed(0))
 
 
@@ -76,6 +78,23 @@ def test_adapters_are_the_papers_equation_and_merge(name: str) -> None:
     merged = language_model(name)
     lora.merge(model, merged)
     torch.testing.assert_close(merged(IDS), logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_decoding_reads_the_adapters(name: str) -> None:
+    """Whatever way the engine takes to a layer's weight."""
+    model, merged = language_model(name), language_model(name)
+    stirred(adapter.adapt(model, rank=3, alpha=6.0, rng=generator(0)))
+    lora.merge(model, merged)
+    for layer_name, layer in lora.adapters(model):
+        torch.testing.assert_close(layer.weight, merged.get_submodule(layer_name).weight)
+
+    def said(of: LanguageModel) -> list[tuple[int, ...]]:
+        prompts = [row.tolist() for row in IDS[:, :6]]
+        replies = generate(of, prompts, stops=(), max_new_tokens=9, temperature=0.0, rng=generator(0), device=CPU)
+        return [reply.ids for (reply,) in replies]
+
+    assert said(model) == said(merged) != said(language_model(name))
 
 
 def test_twins_share_what_is_frozen_and_learn_apart() -> None:
