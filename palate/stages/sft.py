@@ -33,7 +33,7 @@ from palate.weights import folder as weights
 from palate.workspace import Workspace
 
 SAMPLES = 10
-SAMPLE_TOKENS = 256
+SAMPLE_TOKENS = 128
 WIDEST = 1024
 """Tokens of a packed row, unless a conversation is longer: attention costs the square of a row's width, and published
 models read many thousand tokens."""
