@@ -7,6 +7,7 @@ run as they are, each kind in a process of its own, by turns. Prints JSON: secon
 
 from __future__ import annotations
 
+import importlib
 import json
 import random
 import statistics
@@ -19,21 +20,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from palate import flow
 from palate import recipe as recipes
 from palate.device import generator
 from palate.metrics import Metrics
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, Trunk, initialise
-from palate.stages import ppo, sft
+from palate.stages import STAGES, ppo, sft
 from palate.text import tokenizer as tokenizers
 from palate.weights import folder as weights
+from palate.workspace import Job, Workspace, forget_peak
 
 SHAPE = Shape(
     vocab=49_152, layers=30, dim=576, heads=9, kv_heads=3, hidden=1536, context=512, rope_theta=100_000.0
 )  # fmt: skip
 """SmolLM2-135M's (Allal et al. 2025) but for its context of 8,192."""
-CONVERSATIONS, WORDS = 120, 24
+CONVERSATIONS, WORDS = 40, 24
 """How many demonstrations and comparisons, and words in each of their turns."""
 STEPS, ROUNDS = 4, 3
 """Of SFT and of PPO; the first of each warms up and does not count."""
@@ -47,8 +48,8 @@ folder = "{folder}/model"
 {adapters}
 [write]
 demonstrations = ["{folder}/demonstrations.jsonl"]
-dev_prompts = 10
-test_prompts = 10
+dev_prompts = 4
+test_prompts = 4
 [sft]
 steps = {steps}
 batch_rows = 4
@@ -141,10 +142,14 @@ def _measure(folder: Path, kind: str) -> dict[str, Any]:
     """The recipe with or without adapters, in this process."""
     text = RECIPE.format(folder=folder, adapters=KINDS[kind], steps=STEPS, rounds=ROUNDS)
     with tempfile.TemporaryDirectory(dir=folder) as run:
-        recipe, workspace = flow.open_run(recipes.parse(text, "bench"), Path(run))
-        for stage in (sft, ppo):
-            vars(stage)["Metrics"] = _Timed
-        flow.run(recipe, workspace)
+        recipe, workspace = recipes.parse(text, "bench"), Workspace(Path(run))
+        for timed in (sft, ppo):
+            vars(timed)["Metrics"] = _Timed
+        for stage in STAGES:
+            if getattr(recipe, stage.sections[0]) is not None:
+                forget_peak()
+                job = Job(stage.name, stage.writes, key="bench", inputs={}, settings={})
+                importlib.import_module(stage.module).run(recipe, workspace.doing(job))
         peaks = {name: workspace.manifest(name)["peak_mb"] for name in ("sft", "reward", "ppo")}
     seconds = {name: [b - a for a, b in pairwise(times)] for name, times in TIMES.items()}
     return {name: {"peak_mb": peak, "seconds": seconds.get(name, [])} for name, peak in peaks.items()}
