@@ -1,5 +1,6 @@
 """An open model through the whole recipe: recipes/align.toml on small folders of random weights."""
 
+import dataclasses
 import datetime
 import importlib.util
 import json
@@ -20,7 +21,7 @@ from palate.metrics import read
 from palate.nn import lora
 from palate.recipe import Recipe
 from palate.records import Demonstration, Response, conversation, read_jsonl
-from palate.stages import ppo
+from palate.stages import evaluate, ppo
 from palate.text import templates
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import OpenTokenizer
@@ -31,6 +32,7 @@ from palate.workspace import Workspace
 
 ALIGN = Path(__file__).parent.parent.parent / "recipes" / "align.toml"
 IDS = torch.randint(1, 250, (3, 40), generator=torch.Generator().manual_seed(0))
+CPU = Device("cpu", torch.float32)
 ROWS = 7
 """How many ids more than its tokenizer the model has."""
 
@@ -155,6 +157,27 @@ def test_the_report_has_what_there_is(aligned: tuple[Recipe, Workspace]) -> None
     assert set(report["stages"]) >= {"adopt", "sft", "reward", "ppo"} and "sft_continued" in report
     page = (workspace.read("report") / "report.html").read_text()
     assert "collection kept" not in page and "Bits per byte" not in page
+
+
+def test_an_open_model_is_asked_as_it_was_trained(
+    aligned: tuple[Recipe, Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that came with a chat template in chats, one that did not as a text to go on with."""
+    settings, workspace = aligned
+    bench = evaluate._bench(settings, workspace, CPU)
+    base = weights.load_language_model(workspace.read("base"))
+    answer, asked = evaluate.Bench.answer, []
+
+    def noted(*arguments: Any, plain: bool = False, **more: Any) -> Any:
+        asked.append(plain)
+        return answer(*arguments, plain=plain, **more)
+
+    monkeypatch.setattr(evaluate.Bench, "answer", noted)
+    for chats in (bench.base_chats, False):
+        asked.clear()
+        evaluate._compare(dataclasses.replace(bench, base_chats=chats), {"base": base})
+        assert set(asked) == {not chats}
+    assert bench.base_chats
 
 
 @pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
