@@ -52,7 +52,7 @@ class Assistant:
 
     def generate(self, text: str, *, max_new_tokens: int = 64, temperature: float = 0.7, seed: int = 0) -> str:
         """Go on with plain text. temperature 0 is greedy; the same seed gives the same text."""
-        return self._reply([self.tokenizer.bos, *self.tokenizer.encode(text)], max_new_tokens, temperature, seed)
+        return self._reply(self.tokenizer.begin(text), max_new_tokens, temperature, seed)
 
     def chat(
         self,
@@ -96,7 +96,7 @@ def load(folder: str | Path) -> Assistant:
     device = open_device(Hardware())
     model = device.put(weights.load_language_model(path)).eval()
     tokenizer = tokenizers.load(path)
-    weights.check_vocabulary(model, tokenizer.vocab, path)
+    weights.fit_vocabulary(model, tokenizer.vocab, path)
     return Assistant(model, tokenizer, device)
 
 
@@ -116,11 +116,12 @@ def score(folder: str | Path, prompt: str | Conversation, answers: Sequence[str]
         )
     tokenizer = tokenizers.load(path)
     device = open_device(Hardware())
-    ids = tokenizer.encode_prompt(conversation(prompt) if isinstance(prompt, str) else prompt)
+    asked = conversation(prompt) if isinstance(prompt, str) else prompt
+    ids = tokenizer.encode_prompt(asked)
     scores = score_all(
         device.put(model),
         [ids] * len(answers),
-        [[*tokenizer.encode(answer), tokenizer.end] for answer in answers],
+        [tokenizer.encode_reply(asked, answer) for answer in answers],
         pooling=pooling,
         pad=tokenizer.pad,
         device=device,

@@ -19,7 +19,7 @@ from palate import recipe as recipes
 from palate.errors import MissingArtifact, RecipeError
 from palate.recipe import Recipe
 from palate.stages import BY_NAME, STAGES, Stage
-from palate.workspace import FOLDERS, VERSION, Job, Workspace, forget_peak, hashed, write_atomically
+from palate.workspace import FOLDERS, MAKERS, VERSION, Job, Workspace, forget_peak, hashed, write_atomically
 
 RECIPE = "recipe.toml"
 
@@ -75,13 +75,13 @@ def _stale(stage: Stage, recipe: Recipe, workspace: Workspace) -> str | None:
 
 def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
     # Optional inputs (evaluate reads whatever models there are) are those whose stage is not in the recipe.
-    makers = {s.writes for s in wanted(recipe)}
+    makers = {s.writes: s.name for s in wanted(recipe)}
     inputs: dict[str, str] = {}
     for need in stage.reads:
         if workspace.has(need):
             inputs[need] = str(workspace.manifest(need)["digest"])
         elif need in makers or stage.name != "evaluate":
-            workspace.read(need)  # raises MissingArtifact
+            raise MissingArtifact(FOLDERS[need], makers.get(need, MAKERS[need]), workspace.folder)
     if stage.name == "evaluate":
         for name, control in control_folders(recipe, workspace).items():
             artifact = "sft" if name == "sft_continued" else "ppo"

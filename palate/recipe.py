@@ -108,6 +108,31 @@ class Pretrain(Training):
     """Rows of `model.context` tokens in one step."""
 
 
+class Base(Section):
+    """An open model that takes the place of pretraining: a Hugging Face folder, or its id on the hub."""
+
+    folder: str | None = None
+    hub: str | None = None
+    """For example "HuggingFaceTB/SmolLM2-135M". Naming one here is what allows a download (extra `hub`)."""
+    revision: str = "main"
+    """Branch, tag or commit on the hub. The commit that was taken is noted in 03-base/origin.json."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.folder is None) == (self.hub is None):
+            raise ValueError('name a folder ("path") or a model on the hub ("org/name"), one of the two')
+        return self
+
+
+class Lora(Section):
+    """SFT, reward model and PPO train low-rank adapters (Hu et al. 2021) beside the base's matrices, which stay as they
+    are: little memory for gradients and optimizer. Without this section every weight is trained."""
+
+    rank: int = Field(16, ge=1, le=4096)
+    alpha: float = Field(32.0, gt=0)
+    """Adapters count alpha / rank times."""
+
+
 class Write(Section):
     """Where demonstrations and prompts come from."""
 
@@ -276,6 +301,8 @@ class Recipe(Section):
     tokenize: Tokenize | None = None
     model: Model | None = None
     pretrain: Pretrain | None = None
+    base: Base | None = None
+    lora: Lora | None = None
     write: Write | None = None
     sft: Sft | None = None
     sample: Sample | None = None
@@ -304,6 +331,8 @@ class Recipe(Section):
         ):
             if "kitchen" in names and self.kitchen is None:
                 raise ValueError(f'{section}.{key} names "kitchen", so the recipe needs a [kitchen] section')
+        if self.base and self.pretrain:
+            raise ValueError("[base] and [pretrain] both make the base model; leave one out")
         if self.pretrain and not self.model:
             raise ValueError("[pretrain] needs a [model] section that says the shape")
         for name in ("pretrain", "sft", "reward"):

@@ -108,9 +108,8 @@ class Workspace:
         for name, told in self.manifest(artifact)["files"].items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != told["bytes"] or _sha256(path) != told["sha256"]:
-                raise BrokenArtifact(
-                    f"{path} is not what {MAKERS[artifact]} published. Delete {folder} and run the stage again."
-                )
+                maker = self.manifest(artifact)["stage"]
+                raise BrokenArtifact(f"{path} is not what {maker} published. Delete {folder} and run the stage again.")
 
     def _existing(self, artifact: str) -> Path:
         found = self._find(artifact)
@@ -272,7 +271,7 @@ MAKERS = {
     "ppo": "ppo",
     "report": "evaluate",
 }
-"""Artifact -> the stage that makes it (a test holds this against `stages.STAGES`)."""
+"""Artifact -> the stage that makes it (a test holds this against `stages.STAGES`); `adopt` makes `base`, too."""
 
 
 def hashed(values: Any) -> str:

@@ -74,7 +74,7 @@ def _group(
     candidates: dict[tuple[int, ...], Response] = {}
     place: dict[str, int] = {}
     for answer in answers:
-        ids = answer.token_ids or (*tokenizer.encode(answer.text), tokenizer.end)
+        ids = answer.token_ids or tokenizer.encode_reply(prompt.messages, answer.text)
         candidates.setdefault(ids, answer)
         place[answer.id] = list(candidates).index(ids)
     count = len(candidates)

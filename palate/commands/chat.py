@@ -42,7 +42,7 @@ class Chat:
             folder = self.folders[name]
             model = self.device.put(weights.load_language_model(folder))
             tokenizer = tokenizers.load(folder)
-            weights.check_vocabulary(model, tokenizer.vocab, folder)
+            weights.fit_vocabulary(model, tokenizer.vocab, folder)
             self._open[name] = (model, tokenizer)
         self.name = name
 

@@ -70,6 +70,8 @@ class Shape:
     out_bias: bool = False
     feed_forward_bias: bool = False
     tied: bool = True
+    known: int | None = None
+    """How many of the `vocab` ids the tokenizer has, where the model has room for more; the others are never said."""
 
     def __post_init__(self) -> None:
         for name in ("vocab", "layers", "dim", "heads", "kv_heads", "hidden", "context"):

@@ -18,6 +18,23 @@ class Linear(nn.Linear):
         return F.linear(x.to(dtype), self.weight, None if self.bias is None else self.bias.to(dtype))
 
 
+class Head(Linear):
+    """Logits of the ids that the tokenizer has. Published models often have more rows than that, for speed; no text
+    was ever learned for them, so nothing may be said with them."""
+
+    def __init__(self, inputs: int, outputs: int, known: int | None) -> None:
+        super().__init__(inputs, outputs, bias=False)
+        self.known = known
+
+    @property
+    def rows(self) -> Tensor:
+        """The matrix of logits: (known ids, dim)."""
+        return self.weight[: self.known]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.rows)
+
+
 class Embedding(nn.Embedding):
     """Rows of a matrix by number, in float32 (float64 stays)."""
 

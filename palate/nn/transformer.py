@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from palate.nn.attention import Attention, Cache, Store, causal_mask
 from palate.nn.config import Shape
-from palate.nn.linear import Embedding, Linear
+from palate.nn.linear import Embedding, Head, Linear
 from palate.nn.norms import norm
 from palate.nn.rotary import Rotary
 
@@ -153,7 +153,7 @@ class LanguageModel(Network):
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
         self.trunk = trunk
-        self.head = Linear(trunk.shape.dim, trunk.shape.vocab, bias=False)
+        self.head = Head(trunk.shape.dim, trunk.shape.vocab, trunk.shape.known)
         if trunk.shape.tied:
             self.head.weight = trunk.embed.weight
 
@@ -174,6 +174,12 @@ class ScalarModel(Network):
         self.score = nn.Linear(trunk.shape.dim, outputs, bias=False)
         # N(0, 1/sqrt(d+1)): scores of order one at the start (Stiennon et al. 2020, code of the paper).
         nn.init.normal_(self.score.weight, std=1 / math.sqrt(trunk.shape.dim + 1), generator=rng)
+
+    def on(self, trunk: Trunk) -> ScalarModel:
+        """The same head on another trunk."""
+        other = ScalarModel(trunk, self.score.out_features)
+        other.score = self.score
+        return other
 
     def forward(self, ids: Tensor, segments: Tensor | None = None) -> Tensor:
         """Scores (batch, time, outputs) in float32: the trunk ends in it, and so the head is held in it."""

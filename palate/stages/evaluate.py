@@ -39,7 +39,9 @@ from palate.report import page
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.weights import folder as weights
-from palate.workspace import FOLDERS, MAKERS, Workspace, peak_mb
+from palate.weights.adapter import ORIGIN, OWN
+from palate.weights.families import context_of
+from palate.workspace import FOLDERS, Workspace, peak_mb
 
 TASKS = {"completion": "complete", "translation": "translate", "summarisation": "summarise", "sentiment": "sentiment"}
 """The mission's four tasks -> the skill of their prompts."""
@@ -67,16 +69,15 @@ class Bench:
     test: tuple[Prompt, ...]
     too_long: int
     """Dev and test prompts left out because an answer would not fit into the context behind them."""
+    base_chats: bool
+    """Whether the base model came with a chat template, so that it is asked as it was trained to be."""
     seed: int
 
     def encoded(self, prompts: Sequence[Prompt], *, plain: bool) -> list[list[int]]:
         """Ids of prompts: as chats, or as the questions of a forum page for a model that never saw a chat."""
         if not plain:
             return [self.tokenizer.encode_prompt(prompt.messages) for prompt in prompts]
-        return [
-            [self.tokenizer.bos, *self.tokenizer.encode(f"Question: {p.messages[-1].content}\n\nAnswer:")]
-            for p in prompts
-        ]
+        return [self.tokenizer.begin(f"Question: {p.messages[-1].content}\n\nAnswer:") for p in prompts]
 
     def learned(self, prompts: Sequence[Prompt], ids: Sequence[Sequence[int]]) -> list[float]:
         """The reward model's mixed score of each reply."""
@@ -145,19 +146,13 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         models = _models(workspace, recipe, device)
         report, answers = _compare(bench, models)
         report |= _header(recipe, bench)
-        tokens, base = workspace.read("tokens"), models["base"]
-        held_out = Shard(tokens, "val")
-        report["bits_per_byte"] = {
-            name: round(bits_per_byte(models[name], held_out, device, width=base.shape.context), 4)
-            for name in ("base", "sft", "policy")
-            if name in models
-        }
+        if workspace.has("tokens"):
+            report["bits_per_byte"] = _bits(workspace.read("tokens"), models, device)
         if "placebo" in models:
             told = json.loads(
                 (_control(workspace, "placebo").read("reward") / "report.json").read_text(encoding="utf-8")
             )
             report["placebo"]["slope"] = told["slope"]
-        report["bits_per_byte"]["ngram_5"] = round(_ngram(tokens), 4)
         if workspace.has("reward"):
             report["reward"] = _reward(recipe, workspace, bench)
         story = {
@@ -167,7 +162,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
                 name: metrics.read(workspace.logs / f"{name}.jsonl") for name in ("pretrain", "sft", "reward", "ppo")
             },
             "over_optimisation": _over_optimisation(bench, workspace),
-            "collection": json.loads((workspace.read("corpus") / "report.json").read_text(encoding="utf-8")),
+            "collection": _optional(workspace, "corpus"),
             "rankings": _optional(workspace, "rankings"),
         }
         report["over_optimisation"] = story["over_optimisation"]
@@ -186,8 +181,7 @@ def _bench(recipe: Recipe, workspace: Workspace, device: Device) -> Bench:
         loaded, extra = weights.load_scalar_model(workspace.read("reward"))
         reward, pooling, mix = device.put(loaded).eval(), str(extra["pooling"]), tuple(extra["mix"])
     every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
-    context = json.loads((source / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
-    kept, _, too_long = prompt_batches.encode(every, tokenizer, room=context - settings.max_new_tokens)
+    kept, _, too_long = prompt_batches.encode(every, tokenizer, room=context_of(source) - settings.max_new_tokens)
     kept.sort(key=lambda p: p.id)  # ids are hashes: whatever number is read, all skills are in it
     splits = {name: tuple(p for p in kept if p.split == name) for name in ("dev", "test")}
     if any(p.messages[-1].content == dialogue.SEED_PROMPT for p in splits["test"]):  # the report opens with it
@@ -211,8 +205,14 @@ def _bench(recipe: Recipe, workspace: Workspace, device: Device) -> Bench:
         dev=splits["dev"][: settings.dev_prompts],
         test=splits["test"][: settings.test_prompts],
         too_long=sum(prompt.split != "train" for prompt in too_long),
+        base_chats=_chats(workspace.read("base")),
         seed=recipe.seed,
     )
+
+
+def _chats(base: Path) -> bool:
+    origin = base / ORIGIN
+    return origin.is_file() and json.loads(origin.read_text(encoding="utf-8"))["chat_template"] == OWN
 
 
 def _models(workspace: Workspace, recipe: Recipe, device: Device) -> dict[str, LanguageModel]:
@@ -227,6 +227,17 @@ def _models(workspace: Workspace, recipe: Recipe, device: Device) -> dict[str, L
             if getattr(recipe.controls, name) and control.own(artifact):
                 places[name] = control.read(artifact)
     return {name: device.put(weights.load_language_model(path)).eval() for name, path in places.items()}
+
+
+def _bits(tokens: Path, models: dict[str, LanguageModel], device: Device) -> dict[str, float]:
+    """Bits per byte of this run's models on its own held-out documents, and of an n-gram."""
+    held_out, width = Shard(tokens, "val"), models["base"].shape.context
+    found = {
+        name: round(bits_per_byte(models[name], held_out, device, width=width), 4)
+        for name in ("base", "sft", "policy")
+        if name in models
+    }
+    return found | {"ngram_5": round(_ngram(tokens), 4)}
 
 
 def _control(workspace: Workspace, name: str) -> Workspace:
@@ -261,7 +272,7 @@ def _compare(bench: Bench, models: dict[str, LanguageModel]) -> tuple[dict[str, 
     total = len(contenders) * (len(bench.settings.temperatures) + 3)
     with Progress("evaluate", total, unit="readings") as progress:
         for name, model, best_of in contenders:
-            plain = name == "base"
+            plain = name == "base" and not bench.base_chats
             # Greedy answers are all the same, so the best of K needs a temperature.
             temperatures = [t for t in bench.settings.temperatures if t > 0 or best_of == 1]
             on_dev = []
@@ -305,7 +316,7 @@ def _kl(
         return float(torch.log(torch.tensor(float(best_of)))) - (best_of - 1) / best_of
     pad = bench.tokenizer.pad
     chats = bench.encoded(at_one.prompts, plain=False)
-    own = bench.encoded(at_one.prompts, plain=name == "base")
+    own = bench.encoded(at_one.prompts, plain=name == "base" and not bench.base_chats)
     replies = [ids or (bench.tokenizer.eos,) for ids in at_one.ids]
     ours = logp_all(model, own, replies, pad=pad, device=bench.device)
     theirs = logp_all(sft, chats, replies, pad=pad, device=bench.device)
@@ -517,7 +528,7 @@ def _costs(workspace: Workspace) -> dict[str, dict[str, float]]:
         for artifact in FOLDERS:
             if place.own(artifact) and artifact != "report":
                 manifest = place.manifest(artifact)
-                found[prefix + MAKERS[artifact]] = _cost(manifest["seconds"], manifest["peak_mb"])
+                found[prefix + manifest["stage"]] = _cost(manifest["seconds"], manifest["peak_mb"])
     return found
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from palate.errors import BadInput, GateClosed
 from palate.generate.engine import Reply, generate
 from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_scores
 from palate.metrics import Metrics, Progress
+from palate.nn import lora
 from palate.nn.transformer import LanguageModel, ScalarModel
 from palate.objectives.advantage import generalised_advantages, shaped_rewards
 from palate.objectives.masked import whiten
@@ -50,6 +52,7 @@ from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, Update, update
+from palate.weights import adapter
 from palate.weights import folder as weights
 from palate.workspace import Workspace
 
@@ -141,7 +144,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         _check_gate(workspace)
     source = workspace.read("sft")
     tokenizer = tokenizers.load(source)
-    models = _open_models(workspace, device)
+    models = _open_models(workspace, device, adapters=recipe.lora is not None)
     every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
     room = models.policy.shape.context - settings.max_new_tokens
     _, ids, too_long = prompt_batches.encode([p for p in every if p.split == "train"], tokenizer, room=room)
@@ -181,13 +184,11 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             metrics.say(f"      {last['stopped']}: there is nothing to follow, and the policy stays the assistant")
         policy.whole()
         if ranks.leads():
-            weights.save_language_model(
-                folder,
-                models.policy,
-                source,
-                stops=tokenizer.stops,
-                ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-            )
+            final = models.policy
+            if recipe.lora is not None:
+                adapter.save(folder / "adapter", final, base=workspace.read("base"))
+                final = adapter.merged(final, workspace.read("base"))
+            weights.save_language_model(folder, final, source, stops=tokenizer.stops, ids=tokenizer.ids)
             (folder / "report.json").write_text(json.dumps(last, indent=1) + "\n", encoding="utf-8")
 
 
@@ -203,7 +204,27 @@ def _check_gate(workspace: Workspace) -> None:
         )
 
 
-def _open_models(workspace: Workspace, device: Device) -> Models:
+Four = tuple[LanguageModel, LanguageModel, ScalarModel, ScalarModel]
+"""Policy, reference, critic and reward model."""
+
+
+def _whole(sft: Path, palate: Path) -> Four:
+    """Four networks, each with weights of its own."""
+    reward, _ = weights.load_scalar_model(palate)
+    critic = ScalarModel(weights.trunk_copy(reward.trunk), 1)
+    return weights.load_language_model(sft), weights.load_language_model(sft), critic, reward
+
+
+def _adapted(workspace: Workspace) -> Four:
+    """Four sets of adapters beside one base model, which is in memory once."""
+    base = weights.load_language_model(workspace.read("base"))
+    policy, reference = (adapter.beside(base, workspace.read("sft") / "adapter") for _ in range(2))
+    outputs = len(weights.read_extra(workspace.read("reward"))["labels"])
+    reward = adapter.beside(ScalarModel(base.trunk, outputs), workspace.read("reward") / "adapter")
+    return policy, reference, ScalarModel(lora.twin(reward.trunk), 1), reward
+
+
+def _open_models(workspace: Workspace, device: Device, *, adapters: bool) -> Models:
     sft, palate = workspace.read("sft"), workspace.read("reward")
     tokenizer = tokenizers.load(sft)
     if tokenizer.fingerprint != tokenizers.load(palate).fingerprint:
@@ -212,16 +233,16 @@ def _open_models(workspace: Workspace, device: Device) -> Models:
             palate,
             "Make it again: delete the folder and run `palate reward`.",
         )
-    reward, extra = weights.load_scalar_model(palate)
-    mix, pooling = torch.tensor(extra["mix"]), str(extra["pooling"])
+    extra = weights.read_extra(palate)
+    mix, pooling = torch.tensor(extra["mix"]).to(device.torch), str(extra["pooling"])
+    policy, reference, critic, reward = _adapted(workspace) if adapters else _whole(sft, palate)
     # The critic's trunk is the reward model's, which knows good from bad (Ouyang et al. 2022, appendix C.4). Its head
     # is 0 (Ziegler et al. 2019), the mean of the score: the reward model's own head reads whole replies, not states.
-    critic = ScalarModel(weights.trunk_copy(reward.trunk), 1)
     torch.nn.init.zeros_(critic.score.weight)
-    reward, mix = device.put(reward.requires_grad_(requires_grad=False)).eval(), mix.to(device.torch)
-    reference = device.put(weights.load_language_model(sft).requires_grad_(requires_grad=False)).eval()
+    for frozen in (reference, reward):
+        device.put(frozen.requires_grad_(requires_grad=False)).eval()
     return Models(
-        policy=weights.load_language_model(sft),
+        policy=policy,
         critic=critic,
         reference=reference,
         reward=lambda replies: reply_scores(reward, replies, pooling=pooling, device=device) @ mix,
@@ -278,15 +299,17 @@ def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor], lik
 
 
 def rows_at_once(models: Models, replies: Replies, settings: Ppo, device: Device) -> int:
-    """Rows in one forward pass: policy and critic with their optimizers, reference and reward model are in memory."""
+    """Rows in one forward pass: policy and critic with their optimizers, reference and reward model are in memory; of
+    adapters there are four sets, and one network that they share."""
     longest = replies.longest
+    trained, frozen = (0, 1) if lora.adapted(models.policy) else (2, 2)
     tokens = tokens_at_once(
         models.policy.shape,
         longest,
         device,
         at_most=settings.micro_rows * longest,
-        trained=2,
-        frozen=2,
+        trained=trained,
+        frozen=frozen,
         processes=parts(models.policy),
     )
     return tokens // longest

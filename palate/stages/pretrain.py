@@ -56,13 +56,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         train(learner, model, train_rows, held_out, settings, device, log, recipe.seed, done, save)
         learner.whole()
         if ranks.leads():
-            weights.save_language_model(
-                folder,
-                model,
-                tokens,
-                stops=tokenizer.stops,
-                ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-            )
+            weights.save_language_model(folder, model, tokens, stops=tokenizer.stops, ids=tokenizer.ids)
 
 
 def shape(settings: Model, vocab: int) -> Shape:

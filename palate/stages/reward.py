@@ -18,7 +18,8 @@ from palate.errors import BadInput
 from palate.generate.replies import reply_scores, score_all
 from palate.measure import preference
 from palate.metrics import Metrics, Progress
-from palate.nn.transformer import ScalarModel
+from palate.nn import lora
+from palate.nn.transformer import ScalarModel, Trunk
 from palate.objectives.preference import criteria_loss, preference_loss
 from palate.recipe import Recipe, Reward
 from palate.records import CRITERIA, Judgement, Prompt, Response, read_jsonl
@@ -29,7 +30,9 @@ from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
+from palate.weights import adapter
 from palate.weights import folder as weights
+from palate.weights.families import context_of
 from palate.workspace import Workspace
 
 OUTPUTS = (*CRITERIA, "overall")
@@ -46,11 +49,10 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     device = open_device(recipe.hardware)
     source = workspace.read("sft")
     tokenizer = tokenizers.load(source)
-    language_model = weights.load_language_model(source)
-    train_groups, dev_groups, too_long = _read_groups(workspace, tokenizer, language_model.shape.context)
+    train_groups, dev_groups, too_long = _read_groups(workspace, tokenizer, context_of(source))
     with workspace.publish() as folder:
         rng = generator(recipe.seed, "score head")
-        model = ScalarModel(weights.trunk_copy(language_model.trunk), len(OUTPUTS), rng)
+        model = ScalarModel(_trunk(recipe, workspace), len(OUTPUTS), rng)
         learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
         done, _ = resume.load(folder, {"reward": learner})
         log = Metrics(workspace.logs / "reward.jsonl", resume_after=done)
@@ -67,14 +69,19 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         learner.whole()
         if ranks.leads():
             (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-            weights.save_scalar_model(
-                folder,
-                model,
-                source,
-                labels=OUTPUTS,
-                ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-                extra=scale,
-            )
+            if recipe.lora is not None:
+                base = workspace.read("base")
+                adapter.save(folder / "adapter", model, base=base)
+                model = model.on(adapter.merged(model, base).trunk)
+            weights.save_scalar_model(folder, model, source, labels=OUTPUTS, ids=tokenizer.ids, extra=scale)
+
+
+def _trunk(recipe: Recipe, workspace: Workspace) -> Trunk:
+    """The assistant's body: all of it learns, or its adapters do, beside the base model."""
+    source = workspace.read("sft")
+    if recipe.lora is None:
+        return weights.load_language_model(source).trunk
+    return adapter.beside(weights.load_language_model(workspace.read("base")), source / "adapter").trunk
 
 
 def _read_groups(
@@ -95,7 +102,7 @@ def _read_groups(
             raise BadInput(
                 f"there is no judged {split} prompt that fits the context of {room} tokens ({too_long} are too long).",
                 folder,
-                "Rank more prompts, or set model.context higher.",
+                "Rank more prompts, or take a model that reads more.",
             )
         if not any(preference.decided(group) for group in members):
             raise BadInput(
@@ -199,8 +206,10 @@ def train(
         return loss + settings.criteria_weight * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts
 
     longest = max(len(group.prompt_ids) + max(map(len, group.reply_ids)) for group in members)
-    most = settings.micro_tokens
-    at_once = tokens_at_once(model.shape, longest, device, at_most=most, processes=parts(model))
+    frozen, most = int(lora.adapted(model)), settings.micro_tokens
+    at_once = tokens_at_once(
+        model.shape, longest, device, at_most=most, trained=1 - frozen, frozen=frozen, processes=parts(model)
+    )
     with Progress("reward", steps, done=done) as progress:
         for tick in ticks(steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every):
             chosen = step_items(count=len(members), per_step=settings.batch_prompts, step=tick.step, seed=seed)

@@ -16,6 +16,7 @@ from palate.device import Device, generator, open_device
 from palate.errors import BadInput, RecipeError
 from palate.generate.engine import generate
 from palate.metrics import Metrics, Progress
+from palate.nn import lora
 from palate.nn.transformer import LanguageModel
 from palate.objectives.next_token import next_token_loss
 from palate.recipe import Recipe, Sft
@@ -28,10 +29,15 @@ from palate.train.memory import tokens_at_once
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
+from palate.weights import adapter
 from palate.weights import folder as weights
 from palate.workspace import Workspace
 
 SAMPLES = 10
+SAMPLE_TOKENS = 128
+WIDEST = 1024
+"""Tokens of a packed row, unless a conversation is longer: attention costs the square of a row's width, and published
+models read many thousand tokens."""
 
 
 def run(recipe: Recipe, workspace: Workspace) -> None:
@@ -43,14 +49,14 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     tokenizer = tokenizers.load(source)
     demonstrations = list(read_jsonl(workspace.read("demonstrations") / "demonstrations.jsonl", Demonstration))
     with workspace.publish() as folder:
-        model = weights.load_language_model(source)
+        model = _open(recipe, source, workspace)
         room = model.shape.context + 1  # the last token is only predicted, never read
         encoded = {split: _encode(demonstrations, split, tokenizer, room) for split in ("train", "dev")}
         if not encoded["train"]:
             raise BadInput(
                 f"no demonstration fits the context of {model.shape.context} tokens.",
                 workspace.read("demonstrations"),
-                "Write shorter ones or set model.context higher.",
+                "Write shorter ones or take a model that reads more.",
             )
         learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
         done, _ = resume.load(folder, {"sft": learner})
@@ -68,13 +74,10 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
                 _write_samples(folder, model, demonstrations, tokenizer, device, recipe.seed)
         learner.whole()
         if ranks.leads():
-            weights.save_language_model(
-                folder,
-                model,
-                source,
-                stops=tokenizer.stops,
-                ids={"pad": tokenizer.pad, "bos": tokenizer.bos, "eos": tokenizer.eos},
-            )
+            if recipe.lora is not None:
+                adapter.save(folder / "adapter", model, base=workspace.read("base"))
+                model = adapter.merged(model, workspace.read("base"))
+            weights.save_language_model(folder, model, source, stops=tokenizer.stops, ids=tokenizer.ids)
 
 
 def _start(settings: Sft, workspace: Workspace) -> Path:
@@ -84,6 +87,18 @@ def _start(settings: Sft, workspace: Workspace) -> Path:
     if workspace.parent is None:
         raise RecipeError('sft.start = "sft" continues another run\'s assistant; only the control sft_continued does.')
     return workspace.parent.read("sft")
+
+
+def _open(recipe: Recipe, source: Path, workspace: Workspace) -> LanguageModel:
+    """What learns: the whole network in `source`, or adapters beside the base model: fresh, or those of `source`."""
+    if recipe.lora is None:
+        return weights.load_language_model(source)
+    base = workspace.read("base")
+    model = weights.load_language_model(base)
+    if source != base:
+        return adapter.beside(model, source / "adapter")
+    rng = generator(recipe.seed, "adapters")
+    return adapter.adapt(model, rank=recipe.lora.rank, alpha=recipe.lora.alpha, rng=rng)
 
 
 def _encode(demonstrations: Sequence[Demonstration], split: str, tokenizer: Tokenizer, room: int) -> list[Encoded]:
@@ -106,7 +121,7 @@ def _write_samples(
         model,
         [p for _, p in fitting],
         stops=tokenizer.stops,
-        max_new_tokens=model.shape.context // 2,
+        max_new_tokens=min(SAMPLE_TOKENS, model.shape.context // 2),
         temperature=1.0,
         rng=generator(seed, "sft samples"),
         device=device,
@@ -124,15 +139,22 @@ def _write_samples(
 
 @torch.no_grad()
 def held_out_loss(
-    model: LanguageModel, chats: Sequence[Encoded], objective: Callable[[Packed], tuple[Tensor, Tensor]], pad: int
+    model: LanguageModel,
+    chats: Sequence[Encoded],
+    objective: Callable[[Packed], tuple[Tensor, Tensor]],
+    *,
+    pad: int,
+    width: int,
+    rows_at_once: int,
 ) -> float:
     """Mean loss in nats per assistant token of conversations no step has seen."""
     model.eval()
     losses, tokens = 0.0, 0.0
     for start in range(0, len(chats), 64):
-        rows = pack([(c.ids, c.weights) for c in chats[start : start + 64]], width=model.shape.context, pad=pad)
-        loss, weight = objective(rows)
-        losses, tokens = losses + loss.item(), tokens + weight.item()
+        packed = pack([(c.ids, c.weights) for c in chats[start : start + 64]], width=width, pad=pad)
+        for rows in packed.split(rows_at_once):
+            loss, weight = objective(rows)
+            losses, tokens = losses + loss.item(), tokens + weight.item()
     model.train()
     return losses / max(tokens, 1.0)
 
@@ -151,9 +173,13 @@ def train(
     save: Callable[[int], None],
 ) -> None:
     """The loop: conversations packed without seeing each other, loss on the assistant's tokens, one optimizer step."""
-    width = model.shape.context
-    most = settings.micro_tokens
-    rows_at_once = tokens_at_once(model.shape, width, device, at_most=most, processes=parts(model)) // width
+    longest = max(len(chat.ids) for chat in (*chats, *held_out)) - 1
+    width = min(model.shape.context, max(longest, WIDEST))
+    frozen, most = int(lora.adapted(model)), settings.micro_tokens
+    at_once = tokens_at_once(
+        model.shape, width, device, at_most=most, trained=1 - frozen, frozen=frozen, processes=parts(model)
+    )
+    rows_at_once = at_once // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     def objective(rows: Packed) -> tuple[Tensor, Tensor]:
@@ -174,7 +200,14 @@ def train(
             )
             log.log(tick.step, loss=result.loss, lr=lr(tick.step), grad_norm=result.grad_norm)
             if tick.evaluate and held_out:
-                loss = held_out_loss(model, held_out, objective, tokenizer.pad)
+                loss = held_out_loss(
+                    model,
+                    held_out,
+                    objective,
+                    pad=tokenizer.pad,
+                    width=width,
+                    rows_at_once=rows_at_once,
+                )
                 log.log(tick.step, held_out_loss=loss)
                 if not tick.save and tick.step == settings.steps:
                     metrics.say(f"      held-out loss {loss:.3f} nats per token ({len(held_out)} conversations)")

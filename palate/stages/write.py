@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from palate.errors import BadInput
+from palate.errors import BadInput, Unsupported
 from palate.feedback import formats, split
 from palate.kitchen import dialogue, knowledge
 from palate.recipe import Recipe, Write
 from palate.records import Conversation, Demonstration, Prompt, write_jsonl
 from palate.text import tokenizer as tokenizers
+from palate.weights.families import context_of
 from palate.workspace import Workspace
 
 HELD_OUT = 20
@@ -37,20 +38,26 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     assert settings is not None
     base = workspace.read("base")
     tokenizer = tokenizers.load(base)
-    context = json.loads((base / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    context = context_of(base)
     dropped: Counter[str] = Counter()
 
-    def fits(messages: Conversation, more: int) -> bool:
+    def fits(messages: Conversation, more: int, kind: str) -> bool:
+        try:
+            tokens = len(tokenizer.encode_chat(messages).ids)
+        except (BadInput, Unsupported) as error:  # a chat template need not take every conversation
+            return _count(dropped, f"{kind}: {getattr(error, 'what', error)}")
         if settings.max_characters is not None:
-            return sum(len(m.content) for m in messages) <= settings.max_characters
-        return len(tokenizer.encode_chat(messages).ids) + more <= int(context)
+            short = sum(len(m.content) for m in messages) <= settings.max_characters
+        else:
+            short = tokens + more <= context
+        return short or _count(dropped, f"{kind} too long")
 
     with workspace.publish() as folder:
         demonstrations, prompts = _read(recipe, settings)
-        kept = [d for d in demonstrations if fits(d.messages, 0) or _count(dropped, "demonstration too long")]
+        kept = [d for d in demonstrations if fits(d.messages, 0, "demonstration")]
         # A prompt needs room for an answer: a quarter of the context at least.
-        asked = [p for p in prompts if fits(p.messages, context // 4) or _count(dropped, "prompt too long")]
-        _refuse_empty(kept, asked, context, settings)
+        asked = [p for p in prompts if fits(p.messages, context // 4, "prompt")]
+        _refuse_empty(kept, asked, dropped, settings)
         write_jsonl(folder / "demonstrations.jsonl", kept)
         write_jsonl(folder / "prompts.jsonl", asked)
         report: dict[str, Any] = {
@@ -69,17 +76,20 @@ def _count(dropped: Counter[str], reason: str) -> bool:
 
 
 def _refuse_empty(
-    demonstrations: Sequence[Demonstration], prompts: Sequence[Prompt], context: int, settings: Write
+    demonstrations: Sequence[Demonstration], prompts: Sequence[Prompt], dropped: Counter[str], settings: Write
 ) -> None:
-    where = ", ".join(settings.demonstrations)
+    where, why = (
+        ", ".join(settings.demonstrations),
+        ", ".join(f"{n} x {reason}" for reason, n in dropped.most_common(2)),
+    )
     if not any(d.split == "train" for d in demonstrations):
         raise BadInput(
-            f"no demonstration is left for training that fits {context} tokens.", where, "Add some or shorten them."
+            f"no demonstration is left for training ({why or 'none was there'}).", where, "Add some or shorten them."
         )
     for name in ("train", "dev", "test"):
         if not any(p.split == name for p in prompts):
             raise BadInput(
-                f"no {name} prompt is left that fits {context} tokens.",
+                f"no {name} prompt is left ({why or 'none was dropped'}).",
                 where,
                 "Add prompts, or lower the other splits.",
             )

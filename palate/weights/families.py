@@ -7,12 +7,14 @@ One table per layout, read in both directions, so that what is saved is what is 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from palate.errors import Unsupported
+from palate.errors import BadInput, Unsupported
 from palate.nn.config import Linear, Llama3, Shape, Yarn
 
 Config = Mapping[str, Any]
@@ -47,6 +49,16 @@ class Family:
     places: Callable[[Shape], Iterator[Place]]
     ignored: tuple[str, ...] = ()
     """Endings of names that old folders hold beside the weights: tables made anew from the shape."""
+
+
+def context_of(folder: Path) -> int:
+    """How many tokens the model in `folder` reads, by its config.json; nothing else is read, and torch is not needed.
+    Raises BadInput."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return FAMILIES[config["model_type"]].shape(config, config["model_type"]).context
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, Unsupported) as error:
+        raise BadInput(f"config.json cannot be read ({error}).", folder, "Make it or copy it again.") from None
 
 
 # --- LLaMA and those that follow its layout -------------------------------------------------------------------------

@@ -3,6 +3,7 @@ generation_config.json and the tokenizer's files. `families` says what the names
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import shutil
@@ -18,17 +19,29 @@ from torch import Tensor, nn
 from palate.errors import BadInput, Unsupported
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk
-from palate.weights.families import FAMILIES, Family, Place
+from palate.weights.families import FAMILIES, Family, Place, whole
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    # Not read here; some of llama.cpp's tools ask for them.
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+)
 WEIGHTS = "model.safetensors"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+KNOWN = "known_ids"
+"""In config.json under "palate": how many ids the tokenizer has, where the model has room for more."""
 INDEX = "model.safetensors.index.json"
 """Large models lie in several files; this one says which tensor is in which."""
 
 
 def save_language_model(
-    folder: Path, model: LanguageModel, tokenizer: Path, *, stops: Sequence[int], ids: Mapping[str, int]
+    folder: Path, model: LanguageModel, tokenizer: Path, *, stops: Sequence[int], ids: Mapping[str, int | None]
 ) -> None:
     """Write `model` into `folder` with the tokenizer files of the folder `tokenizer`.
 
@@ -39,6 +52,10 @@ def save_language_model(
     if not model.shape.tied:
         tensors["lm_head.weight"] = model.head.weight
     _write(folder, _config(model.shape, family.language_model, ids), tensors, tokenizer)
+    _write_generation(folder, stops, ids)
+
+
+def _write_generation(folder: Path, stops: Sequence[int], ids: Mapping[str, int | None]) -> None:
     generation = {
         "bos_token_id": ids["bos"],
         "eos_token_id": list(stops),
@@ -48,13 +65,28 @@ def save_language_model(
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
 
 
+def copy_weights(
+    source: Path, folder: Path, *, known: int, stops: Sequence[int], ids: Mapping[str, int | None]
+) -> None:
+    """The model of another folder byte for byte, with a config.json that names the ids of its tokenizer: `known` says
+    how many there are. Raises OSError."""
+    names = list(_weight_files(source))
+    for name in [*names, INDEX] if (source / INDEX).is_file() else names:
+        shutil.copyfile(source / name, folder / name)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config |= {"pad_token_id": ids["pad"], "bos_token_id": ids["bos"], "eos_token_id": ids["eos"]}
+    config["palate"] = {KNOWN: known}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    _write_generation(folder, stops, ids)
+
+
 def save_scalar_model(
     folder: Path,
     model: ScalarModel,
     tokenizer: Path,
     *,
     labels: Sequence[str],
-    ids: Mapping[str, int],
+    ids: Mapping[str, int | None],
     extra: Mapping[str, Any],
 ) -> None:
     """Write a scoring model as a sequence-classification folder, one label per score; `extra` goes into config.json
@@ -64,7 +96,7 @@ def save_scalar_model(
     config["num_labels"] = len(labels)
     config["id2label"] = {str(i): name for i, name in enumerate(labels)}
     config["label2id"] = {name: i for i, name in enumerate(labels)}
-    config["palate"] = dict(extra)
+    config["palate"] = config.get("palate", {}) | dict(extra)
     _write(folder, config, {**_to_disk(model.trunk, family), "score.weight": model.score.weight}, tokenizer)
 
 
@@ -88,6 +120,11 @@ def load_language_model(folder: Path) -> LanguageModel:
     return model
 
 
+def read_extra(folder: Path) -> dict[str, Any]:
+    """What config.json of a scoring model holds under "palate"; its weights are not read."""
+    return dict(_read_config(folder, {f.scorer: f for f in FAMILIES.values()})[0].get("palate", {}))
+
+
 def load_scalar_model(folder: Path) -> tuple[ScalarModel, dict[str, Any]]:
     """The scoring model in `folder` and what its config holds under "palate". Raises as `load_language_model`."""
     config, family = _read_config(folder, {f.scorer: f for f in FAMILIES.values()})
@@ -104,14 +141,26 @@ def load_scalar_model(folder: Path) -> tuple[ScalarModel, dict[str, Any]]:
     return model, extra
 
 
-def check_vocabulary(model: LanguageModel, vocab: int, folder: Path) -> None:
-    """Refuse a model whose embedding has no row for some of its tokenizer's `vocab` ids. Raises BadInput."""
+def fit_vocabulary(model: LanguageModel, vocab: int, folder: Path) -> None:
+    """Let a model say nothing but its tokenizer's `vocab` ids. Raises BadInput when it lacks some of them."""
     if model.shape.vocab < vocab:
         raise BadInput(
             f"the model knows {model.shape.vocab} ids and its tokenizer makes {vocab}: they do not belong together.",
             folder,
             "Copy model and tokenizer from the same place.",
         )
+    model.head.known = vocab
+
+
+def with_one_more_id(model: LanguageModel) -> LanguageModel:
+    """The model with room for one id more, whose row is the mean of the others, so that no distribution changes much
+    (Hewitt 2021, "Initializing new word embeddings for pretrained language models")."""
+    grown = LanguageModel(Trunk(dataclasses.replace(model.shape, vocab=model.shape.vocab + 1)))
+    state = model.state_dict()
+    for name in ("trunk.embed.weight", "head.weight"):
+        state[name] = torch.cat([state[name], state[name].mean(dim=0, keepdim=True)])
+    grown.load_state_dict(state)
+    return grown
 
 
 def trunk_copy(trunk: Trunk) -> Trunk:
@@ -124,7 +173,8 @@ def trunk_copy(trunk: Trunk) -> Trunk:
 # --- config.json ----------------------------------------------------------------------------------------------------
 
 
-def _config(shape: Shape, architecture: str, ids: Mapping[str, int]) -> dict[str, Any]:
+def _config(shape: Shape, architecture: str, ids: Mapping[str, int | None]) -> dict[str, Any]:
+    known = {} if shape.known is None else {"palate": {KNOWN: shape.known}}
     return {
         "architectures": [architecture],
         "model_type": shape.family,
@@ -133,6 +183,7 @@ def _config(shape: Shape, architecture: str, ids: Mapping[str, int]) -> dict[str
         "pad_token_id": ids["pad"],
         "bos_token_id": ids["bos"],
         "eos_token_id": ids["eos"],
+        **known,
     }
 
 
@@ -156,7 +207,9 @@ def _read_config(folder: Path, wanted: Mapping[str, Family]) -> tuple[dict[str, 
 
 def _shape(config: Mapping[str, Any], family: Family, folder: Path) -> Shape:
     try:
-        return family.shape(config, family.name)
+        shape = family.shape(config, family.name)
+        ours = config.get("palate") or {}
+        return dataclasses.replace(shape, known=whole(ours, KNOWN) if KNOWN in ours else None)
     except Unsupported as error:
         raise Unsupported(f"{folder}: {error}") from None
     except KeyError as error:
@@ -206,6 +259,11 @@ def _take(tensors: dict[str, Tensor], name: str, shape: Sequence[int], folder: P
             folder,
             "Copy both from the same place.",
         )
+    return finite(found, name, folder)
+
+
+def finite(found: Tensor, name: str, folder: Path) -> Tensor:
+    """The tensor of a file in float32. Raises BadInput when a value is not finite, Unsupported for other types."""
     if found.dtype not in DTYPES:
         raise Unsupported(f"{folder}: {name} is {found.dtype}; only float32, float16 and bfloat16 weights are read.")
     values = found.float()
@@ -231,16 +289,21 @@ def _fill(
 def _write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], tokenizer: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_tensors(folder / WEIGHTS, tensors)
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file() and tokenizer != folder:
+            shutil.copyfile(tokenizer / name, folder / name)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file in float32. Raises OSError."""
     whole = {name: t.detach().float().cpu().contiguous() for name, t in tensors.items()}
-    path = folder / WEIGHTS
     try:
         save_file(whole, path, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk for one
         raise OSError(errno.EIO, str(error), str(path)) from None
-    path.chmod((folder / "config.json").stat().st_mode & 0o777)  # safetensors gives it to its owner alone
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, folder / name)
+    config = next(path.parent.glob("*config.json"))
+    path.chmod(config.stat().st_mode & 0o777)  # safetensors gives it to its owner alone
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -254,6 +317,11 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _weight_files(folder: Path) -> Iterable[str]:
+    if not any(folder.glob("*.safetensors")) and any(folder.glob("*.bin")):
+        raise Unsupported(
+            f"{folder}: its weights are pickled (.bin), and a pickle runs what it likes when it is read; take a folder "
+            f"or revision with .safetensors."
+        )
     if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
         return [WEIGHTS]
     try:

@@ -13,10 +13,11 @@ import pytest
 from files.damage import all_of, anything, blocks, check, cuts, equal, flips, outcome, tails
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from text.open_models import CHATML, write
 
 from palate.batches.shards import Shard
 from palate.errors import BadInput, PalateError
-from palate.records import Document
+from palate.records import Document, conversation
 from palate.text import corpus
 from palate.text import tokenizer as tokenizers
 
@@ -52,6 +53,26 @@ def test_damaged_tokenizers(name: str, made: Path, times: int) -> None:
     assert check(use, path, cuts(good), equal, name=told)["refused"] >= 50
     for damaged in (flips(good, 60 * times, times), blocks(good, 40 * times, times), tails(good)):
         check(use, path, damaged, anything, name=told)
+
+
+@pytest.mark.parametrize("name", [*tokenizers.FILES, tokenizers.TEMPLATE])
+def test_damaged_tokenizers_of_other_models(name: str, tmp_path: Path, times: int) -> None:
+    """Nothing vouches for a stranger's files: what still is a tokenizer with a template to train with loads."""
+    write(tmp_path, "qwen2")
+    (tmp_path / tokenizers.TEMPLATE).write_text(CHATML)
+
+    def use(path: Path) -> None:
+        found = tokenizers.load(path.parent)
+        found.encode_chat(conversation("Who?", "A chef.", "And now?", "Soup."))
+        assert max(found.encode("soup"), default=0) < found.vocab
+
+    path = tmp_path / name
+    assert (
+        check(use, path, all_of(path.read_bytes(), some=25 * times, seed=times), anything, name=tmp_path.name)[
+            "refused"
+        ]
+        > 10
+    )
 
 
 def test_tokenizers_with_any_value(made: Path, times: int) -> None:

@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_file_and_the_same_policy(small_run: Made, 
 def test_the_critic_starts_with_the_reward_models_trunk_and_says_the_mean(small_run: Made) -> None:
     recipe, workspace = small_run
     assert recipe.ppo
-    models = ppo._open_models(workspace, CPU)
+    models = ppo._open_models(workspace, CPU, adapters=False)
     reward, _ = weights.load_scalar_model(workspace.read("reward"))
     theirs, ours = reward.trunk.state_dict(), models.critic.trunk.state_dict()
     assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in ours)
@@ -102,7 +102,7 @@ def test_the_critic_starts_with_the_reward_models_trunk_and_says_the_mean(small_
 
 def test_the_score_of_the_assistants_replies_has_mean_zero(small_run: Made) -> None:
     workspace = small_run[1]
-    models = ppo._open_models(workspace, CPU)
+    models = ppo._open_models(workspace, CPU, adapters=False)
     tokenizer = tokenizers.load(workspace.read("sft"))
     folder = workspace.read("rankings")
     asked = {
@@ -122,7 +122,7 @@ def test_sampled_ids_are_never_encoded_again(small_run: Made) -> None:
     """Many sampled replies are not how the tokenizer would write their text; the rollout has them as sampled."""
     recipe, workspace = small_run
     assert recipe.ppo
-    models, tokenizer = ppo._open_models(workspace, CPU), tokenizers.load(workspace.read("sft"))
+    models, tokenizer = ppo._open_models(workspace, CPU, adapters=False), tokenizers.load(workspace.read("sft"))
     prompts = prompt_ids(workspace)
     replies = ppo.roll_out(models, prompts, recipe.ppo, CPU, (0, 0)).replies
     sampled = generate(
@@ -140,7 +140,7 @@ def test_sampled_ids_are_never_encoded_again(small_run: Made) -> None:
 def test_rows_of_a_rollout_are_cut_to_their_longest(small_run: Made) -> None:
     recipe, workspace = small_run
     assert recipe.ppo
-    models = ppo._open_models(workspace, CPU)
+    models = ppo._open_models(workspace, CPU, adapters=False)
     rollout = ppo.roll_out(models, prompt_ids(workspace)[:12], recipe.ppo, CPU, (0, 0))
     assert torch.equal(rollout.logp != 0, rollout.replies.mask.bool())
     short = rollout.replies.segments.sum(dim=1).argsort()[:3]
@@ -156,6 +156,6 @@ def test_a_reward_model_of_another_tokenizer_is_refused(small_run: Made, tmp_pat
     tokenizers.train(["other words than before, and other merges"] * 9, 320).save(copy.path("reward"))
     sealed_again(copy.path("reward"))
     with pytest.raises(BadInput, match="another tokenizer"):
-        ppo._open_models(copy, CPU)
+        ppo._open_models(copy, CPU, adapters=False)
     tokenizers.train(["a b c"] * 9, 270).save(copy.path("base"))
     load(copy.path("base"))  # fewer ids than the model knows: no harm
