@@ -24,6 +24,14 @@ VARIANTS = {
 }
 """Every peer runs in its default (the first) and in what a person could switch on: autocast, torch.compile, both."""
 DEFAULT = "float32"
+TRL_PRECISIONS = ("float32", "bf16", "bfloat16_weights")
+"""Of TRL's trainers: the default; their argument bf16, that is accelerate's autocast; and models loaded in bfloat16."""
+
+
+def trl_dtype(precision: str) -> torch.dtype:
+    """What the weights are loaded in."""
+    return torch.bfloat16 if precision == "bfloat16_weights" else torch.float32
+
 
 # --- a plain GPT ------------------------------------------------------------------------------------------------------
 
@@ -117,6 +125,15 @@ class Llama(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (batch, time) -> logits (batch, time, vocab)."""
         return self.inner(ids).logits  # type: ignore[no-any-return]
+
+
+def tokenizer(vocab: int) -> Any:
+    """A tokenizer of `vocab` words that no text is read with: trainers ask for one. Id 0 is BOS, EOS and padding."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(vocab)}, unk_token="w0"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="w0", eos_token="w0", pad_token="w0")
 
 
 NETWORKS: dict[str, Callable[[Shape], nn.Module]] = {"gpt": Gpt, "llama": Llama}

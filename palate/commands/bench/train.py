@@ -73,7 +73,7 @@ class Workload:
 WORKLOADS = {
     "a": Workload(layers=6, dim=384, heads=6, hidden=1024, context=256, vocab=65, rows=16, steps=1),
     "b": Workload(layers=8, dim=512, heads=8, hidden=1376, context=512, vocab=4096, rows=4, steps=1),
-    "c": Workload(layers=4, dim=128, heads=4, hidden=344, context=64, vocab=65, rows=12, steps=20),
+    "c": Workload(layers=4, dim=128, heads=4, hidden=344, context=64, vocab=65, rows=12, steps=10),
 }
 """nanoGPT's two sizes for characters (a GPU's and a CPU's), and one with a vocabulary."""
 
