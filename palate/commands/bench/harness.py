@@ -57,7 +57,7 @@ class Worker:
 
     def __init__(self, contestant: str, **arguments: Any) -> None:
         self._name = contestant
-        self._complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._complaints = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - see close
         self._process = subprocess.Popen(
             [sys.executable, "-m", "palate.commands.bench.worker"],
             stdin=subprocess.PIPE,
@@ -156,7 +156,9 @@ def _rested(contestant: Contestant) -> Turn:
     return contestant.go()
 
 
-def times_faster(ours: Record, peer: Record, *, seconds: Callable[[Turn], float] = lambda t: t.seconds) -> dict[str, float]:
+def times_faster(
+    ours: Record, peer: Record, *, seconds: Callable[[Turn], float] = lambda t: t.seconds
+) -> dict[str, float]:
     """How many times as long the peer needs: the ratio of the medians, and the lowest and highest of the rounds."""
     rounds = [seconds(theirs) / seconds(own) for own, theirs in zip(ours.turns, peer.turns, strict=True)]
     medians = [statistics.median(seconds(turn) for turn in record.turns) for record in (peer, ours)]

@@ -4,6 +4,7 @@ LLaMA of our own shape, and the training step that both get."""
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +25,19 @@ VARIANTS = {
 }
 """Every peer runs in its default (the first) and in what a person could switch on: autocast, torch.compile, both."""
 DEFAULT = "float32"
-TRL_PRECISIONS = ("float32", "bf16", "bfloat16_weights")
-"""Of TRL's trainers: the default; their argument bf16, that is accelerate's autocast; and models loaded in bfloat16."""
+TRL_VARIANTS = ("default", "float32", "bf16", "bfloat16_weights")
+"""Of TRL's trainers: float32 that computes activations twice (gradient checkpointing, their default); without that;
+with their argument bf16, that is accelerate's autocast; and models loaded in bfloat16."""
 
 
-def trl_dtype(precision: str) -> torch.dtype:
+def library(name: str) -> Any:
+    """A peer's module; only who measures against it has it."""
+    return importlib.import_module(name)
+
+
+def trl_dtype(variant: str) -> torch.dtype:
     """What the weights are loaded in."""
-    return torch.bfloat16 if precision == "bfloat16_weights" else torch.float32
+    return torch.bfloat16 if variant == "bfloat16_weights" else torch.float32
 
 
 # --- a plain GPT ------------------------------------------------------------------------------------------------------
@@ -96,9 +103,7 @@ class Gpt(nn.Module):
 
 def llama_config(shape: Shape, **more: Any) -> Any:
     """transformers' configuration of exactly this shape."""
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
+    return library("transformers").LlamaConfig(
         vocab_size=shape.vocab,
         hidden_size=shape.dim,
         intermediate_size=shape.hidden,
@@ -118,9 +123,7 @@ class Llama(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        from transformers import LlamaForCausalLM
-
-        self.inner = LlamaForCausalLM(llama_config(shape, use_cache=False))
+        self.inner = library("transformers").LlamaForCausalLM(llama_config(shape, use_cache=False))
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (batch, time) -> logits (batch, time, vocab)."""
@@ -130,10 +133,10 @@ class Llama(nn.Module):
 def tokenizer(vocab: int) -> Any:
     """A tokenizer of `vocab` words that no text is read with: trainers ask for one. Id 0 is BOS, EOS and padding."""
     from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(vocab)}, unk_token="w0"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, bos_token="w0", eos_token="w0", pad_token="w0")
+    transformers = library("transformers")
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, bos_token="w0", eos_token="w0", pad_token="w0")
 
 
 NETWORKS: dict[str, Callable[[Shape], nn.Module]] = {"gpt": Gpt, "llama": Llama}
@@ -174,9 +177,7 @@ def trainer(
     loss_of_rows = torch.compile(loss_of) if compiled else loss_of
 
     def step(rows: Tensor) -> float:
-        products = (
-            contextlib.nullcontext() if dtype == DEFAULT else torch.autocast(kind, dtype=DTYPES[dtype])
-        )
+        products = contextlib.nullcontext() if dtype == DEFAULT else torch.autocast(kind, dtype=DTYPES[dtype])
         with products:
             loss = loss_of_rows(rows)
         loss.backward()  # type: ignore[no-untyped-call]

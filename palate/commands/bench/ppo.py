@@ -1,8 +1,8 @@
 """`palate bench ppo`: one PPO update against TRL's, which was taken out of its releases after 1.9.2.
 
 A rollout of 64 prompts, one reply each, then 4 epochs over it with a critic of its own: generation, log-probs under
-policy and reference, scores, values, advantages, optimizer steps. Ours is the stage `ppo`'s own loop, theirs PPOTrainer's.
-No reply ends early on either side. Told are the whole update and what of it is generation.
+policy and reference, scores, values, advantages, optimizer steps. Ours is the stage `ppo`'s own loop, theirs is
+PPOTrainer's. No reply ends early on either side. Told are the whole update and what of it is generation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, initialise
 from palate.recipe import Hardware, Ppo
 from palate.stages import ppo
-from palate.train import optimizer
 from palate.train.update import Learner
 
 P = ParamSpec("P")
@@ -84,22 +83,22 @@ def measure(workload: Workload, repeats: int) -> dict[str, Any]:
     """Seconds of an update and of its parts for each, and how many times faster ours is."""
     plain = asdict(workload)
     orders: dict[str, tuple[str, Mapping[str, Any]]] = {OURS: (f"{__name__}:ours", {"workload": plain})}
-    for precision in peers.TRL_PRECISIONS:
-        orders[f"trl_{precision}"] = (f"{__name__}:trl", {"workload": plain, "precision": precision})
+    for variant in peers.TRL_VARIANTS:
+        orders[f"trl_{variant}"] = (f"{__name__}:trl", {"workload": plain, "variant": variant})
     with harness.workers(orders) as contestants:
         records = harness.take_turns(contestants, repeats)
     theirs = {name: record for name, record in records.items() if name != OURS}
     best = harness.fastest(theirs)
     return {
         "workload": plain,
-        "contestants": {name: _told(record) for name, record in records.items()},
+        "contestants": {name: told(record) for name, record in records.items()},
         "times_faster": {
             f"trl_{kind}": {
                 "peer": peer,
                 "update": harness.times_faster(records[OURS], theirs[peer]),
                 "without_generation": harness.times_faster(records[OURS], theirs[peer], seconds=_without_generation),
             }
-            for kind, peer in (("default", f"trl_{peers.DEFAULT}"), ("fastest", best))
+            for kind, peer in (("default", "trl_default"), ("fastest", best))
         },
     }
 
@@ -108,7 +107,7 @@ def _without_generation(turn: Turn) -> float:
     return turn.seconds - turn.told["generation_seconds"]
 
 
-def _told(record: Record) -> dict[str, float]:
+def told(record: Record) -> dict[str, float]:
     return {
         "seconds": round(record.seconds, 3),
         "generation_seconds": round(record.told("generation_seconds"), 3),
@@ -162,19 +161,21 @@ def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
     work = Workload(**workload)
     device = open_device(Hardware())
     shape = work.shape
-    settings = Ppo(
-        rounds=NEVER,
-        rollout_prompts=work.rows,
-        max_new_tokens=work.reply,
-        epochs=work.epochs,
-        minibatch_rows=work.rows,
-        policy_lr=LR,
-        critic_lr=LR,
-        schedule="constant",
-        warmup_steps=0,
-        critic_warmup_rounds=0,
-        evaluate_every=NEVER,
-        save_every=NEVER,
+    settings = Ppo.model_validate(
+        {
+            "rounds": NEVER,
+            "rollout_prompts": work.rows,
+            "max_new_tokens": work.reply,
+            "epochs": work.epochs,
+            "minibatch_rows": work.rows,
+            "policy_lr": LR,
+            "critic_lr": LR,
+            "schedule": "constant",
+            "warmup_steps": 0,
+            "critic_warmup_rounds": 0,
+            "evaluate_every": NEVER,
+            "save_every": NEVER,
+        }
     )
     policy = LanguageModel(Trunk(shape))
     initialise(policy, shape, generator("policy"))
@@ -183,11 +184,9 @@ def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
     for scorer in scorers:
         initialise(scorer.trunk, shape, generator("trunk"))
     reward, critic = scorers
-    for network in (policy, reference, reward, critic):
-        network.to(device.torch)
     for frozen in (reference, reward):
-        frozen.eval().requires_grad_(requires_grad=False)
-    learners = [Learner(network, optimizer.make("adamw", network, weight_decay=0.0)) for network in (policy, critic)]
+        device.put(frozen).eval().requires_grad_(requires_grad=False)
+    learner, critics = (Learner.make("adamw", network, device, weight_decay=0.0) for network in (policy, critic))
     models = ppo.Models(
         policy=policy,
         critic=critic,
@@ -201,34 +200,32 @@ def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as name:
         log = _Rounds(Path(name) / "ppo.jsonl", turns, clock)
         turns()
+        asked = work.prompts()
         ppo.train(
-            *learners, models, work.prompts(), settings, device, log, 0, 0, lambda round_: None, lambda *_: None, {}
+            learner, critics, models, asked, settings, device, log, 0, 0, lambda round_: None, lambda *_: None, {}
         )
 
 
-def trl(turns: Turns, *, workload: Mapping[str, Any], precision: str) -> None:
+def trl(turns: Turns, *, workload: Mapping[str, Any], variant: str) -> None:
     """PPOTrainer's own loop with its defaults but for what makes the work the same; a turn is one update."""
-    from datasets import Dataset  # type: ignore[import-not-found, unused-ignore]
-    from transformers import LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
-    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer  # type: ignore[import-not-found, unused-ignore]
-
+    datasets, transformers, theirs = map(peers.library, ("datasets", "transformers", "trl.experimental.ppo"))
     work = Workload(**workload)
     open_device(Hardware())
     torch.manual_seed(0)
     config = peers.llama_config(work.shape, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=1)
-    dtype = peers.trl_dtype(precision)
+    dtype = peers.trl_dtype(variant)
     clock = Clock()
-    ppo_trainer.batch_generation = clock.around(ppo_trainer.batch_generation)
+    theirs.ppo_trainer.batch_generation = clock.around(theirs.ppo_trainer.batch_generation)
 
-    class Updates(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    class Updates(transformers.TrainerCallback):  # type: ignore[misc, name-defined, unused-ignore]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             turns(generation_seconds=clock.read())
 
     with tempfile.TemporaryDirectory() as name:
-        trainer = PPOTrainer(
-            args=PPOConfig(
+        trainer = theirs.PPOTrainer(
+            args=theirs.PPOConfig(
                 output_dir=name,
-                bf16=precision == "bf16",
+                bf16=variant == "bf16",
                 use_cpu=not torch.cuda.is_available(),
                 per_device_train_batch_size=work.rows,
                 local_rollout_forward_batch_size=work.rows,
@@ -236,6 +233,7 @@ def trl(turns: Turns, *, workload: Mapping[str, Any], precision: str) -> None:
                 response_length=work.reply,
                 total_episodes=10**6 * work.rows,
                 num_sample_generations=0,
+                gradient_checkpointing=variant == "default",
                 learning_rate=LR,
                 lr_scheduler_type="constant",
                 save_strategy="no",
@@ -243,12 +241,12 @@ def trl(turns: Turns, *, workload: Mapping[str, Any], precision: str) -> None:
                 disable_tqdm=True,
             ),
             processing_class=peers.tokenizer(work.vocab),
-            model=LlamaForCausalLM(config).to(dtype),
-            ref_model=LlamaForCausalLM(config).to(dtype),
-            reward_model=LlamaForSequenceClassification(config).to(dtype),
-            value_model=LlamaForSequenceClassification(config).to(dtype),
-            train_dataset=Dataset.from_dict({"input_ids": work.prompts()}),
-            eval_dataset=Dataset.from_dict({"input_ids": work.prompts()}),
+            model=transformers.LlamaForCausalLM(config).to(dtype),
+            ref_model=transformers.LlamaForCausalLM(config).to(dtype),
+            reward_model=transformers.LlamaForSequenceClassification(config).to(dtype),
+            value_model=transformers.LlamaForSequenceClassification(config).to(dtype),
+            train_dataset=datasets.Dataset.from_dict({"input_ids": work.prompts()}),
+            eval_dataset=datasets.Dataset.from_dict({"input_ids": work.prompts()}),
             callbacks=[Updates()],
         )
         turns()

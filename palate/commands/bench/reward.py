@@ -1,8 +1,8 @@
 """`palate bench reward`: one epoch of reward-model training on rankings of four answers, against TRL's RewardTrainer.
 
-Both see the same prompts, answers and pairs, as many pairs in a step, from the same backbone. We read each answer once and
-compare all of one prompt's (Ouyang et al. 2022, section 3.5); TRL takes the six pairs of four answers as six rows of two.
-Ours is the stage `reward`'s own loop.
+Both see the same prompts, answers and pairs, as many pairs in a step, from the same backbone. We read each answer once
+and compare all of one prompt's (Ouyang et al. 2022, section 3.5); TRL takes the six pairs of four answers as six rows
+of two. Ours is the stage `reward`'s own loop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from palate.nn.transformer import ScalarModel, Trunk, initialise
 from palate.recipe import Hardware, Reward
 from palate.records import CRITERIA, Message, Prompt, Response
 from palate.stages import reward
-from palate.train import optimizer
 from palate.train.update import Learner
 
 NEVER = 10**9
@@ -93,8 +92,8 @@ def measure(workload: Workload, repeats: int) -> dict[str, Any]:
     """Seconds of an epoch for each, and how many times faster ours is."""
     plain = asdict(workload)
     orders: dict[str, tuple[str, Mapping[str, Any]]] = {OURS: (f"{__name__}:ours", {"workload": plain})}
-    for precision in peers.TRL_PRECISIONS:
-        orders[f"trl_{precision}"] = (f"{__name__}:trl", {"workload": plain, "precision": precision})
+    for variant in peers.TRL_VARIANTS:
+        orders[f"trl_{variant}"] = (f"{__name__}:trl", {"workload": plain, "variant": variant})
     with harness.workers(orders) as contestants:
         records = harness.take_turns(contestants, repeats)
     theirs = {name: record for name, record in records.items() if name != OURS}
@@ -103,7 +102,7 @@ def measure(workload: Workload, repeats: int) -> dict[str, Any]:
         "contestants": {name: _told(record) for name, record in records.items()},
         "times_faster": {
             f"trl_{kind}": {"peer": peer, **harness.times_faster(records[OURS], theirs[peer])}
-            for kind, peer in (("default", f"trl_{peers.DEFAULT}"), ("fastest", harness.fastest(theirs)))
+            for kind, peer in (("default", "trl_default"), ("fastest", harness.fastest(theirs)))
         },
     }
 
@@ -144,20 +143,21 @@ def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
     """The stage's own loop; a turn is one epoch."""
     work = Workload(**workload)
     device = open_device(Hardware())
-    settings = Reward(
-        epochs=NEVER,
-        batch_prompts=work.prompts_per_step,
-        peak_lr=LR,
-        schedule="constant",
-        warmup_steps=0,
-        weight_decay=0.0,
-        evaluate_every=NEVER,
-        save_every=NEVER,
+    settings = Reward.model_validate(
+        {
+            "epochs": NEVER,
+            "batch_prompts": work.prompts_per_step,
+            "peak_lr": LR,
+            "schedule": "constant",
+            "warmup_steps": 0,
+            "weight_decay": 0.0,
+            "evaluate_every": NEVER,
+            "save_every": NEVER,
+        }
     )
     model = ScalarModel(Trunk(work.shape), len(reward.OUTPUTS), generator("score head"))
     initialise(model.trunk, work.shape, generator("trunk"))
-    model.to(device.torch)
-    learner = Learner(model, optimizer.make("adamw", model, weight_decay=settings.weight_decay))
+    learner = Learner.make("adamw", model, device, weight_decay=settings.weight_decay)
     members = groups(work)
     with tempfile.TemporaryDirectory() as name:
         log = Paced(Path(name) / "reward.jsonl", turns, every=work.prompts // work.prompts_per_step)
@@ -165,12 +165,9 @@ def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
         reward.train(learner, model, members, members[:1], settings, device, log, 0, 0, 0, lambda step: None)
 
 
-def trl(turns: Turns, *, workload: Mapping[str, Any], precision: str) -> None:
+def trl(turns: Turns, *, workload: Mapping[str, Any], variant: str) -> None:
     """RewardTrainer's own loop with its defaults but for what makes the work the same; a turn is one epoch."""
-    from datasets import Dataset  # type: ignore[import-not-found, unused-ignore]
-    from transformers import LlamaForSequenceClassification, TrainerCallback
-    from trl import RewardConfig, RewardTrainer  # type: ignore[import-not-found, unused-ignore]
-
+    datasets, transformers, theirs = map(peers.library, ("datasets", "transformers", "trl"))
     work = Workload(**workload)
     open_device(Hardware())
     torch.manual_seed(0)
@@ -180,30 +177,30 @@ def trl(turns: Turns, *, workload: Mapping[str, Any], precision: str) -> None:
         for better, worse in combinations(answers, 2)
     ]
 
-    class Epochs(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    class Epochs(transformers.TrainerCallback):  # type: ignore[misc, name-defined, unused-ignore]
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
             turns()
 
     config = peers.llama_config(work.shape, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=1)
     with tempfile.TemporaryDirectory() as name:
-        trainer = RewardTrainer(
-            model=LlamaForSequenceClassification(config).to(peers.trl_dtype(precision)),
-            args=RewardConfig(
+        trainer = theirs.RewardTrainer(
+            model=transformers.LlamaForSequenceClassification(config).to(peers.trl_dtype(variant)),
+            args=theirs.RewardConfig(
                 output_dir=name,
-                bf16=precision == "bf16",
+                bf16=variant == "bf16",
                 use_cpu=not torch.cuda.is_available(),
                 per_device_train_batch_size=work.pairs * work.prompts_per_step,
                 num_train_epochs=10**6,
                 learning_rate=LR,
                 lr_scheduler_type="constant",
-                gradient_checkpointing=False,
+                gradient_checkpointing=variant == "default",
                 save_strategy="no",
                 logging_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
             ),
             processing_class=peers.tokenizer(work.vocab),
-            train_dataset=Dataset.from_list(pairs),
+            train_dataset=datasets.Dataset.from_list(pairs),
             callbacks=[Epochs()],
         )
         turns()

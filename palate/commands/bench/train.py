@@ -24,7 +24,6 @@ from palate.device import open_device
 from palate.nn.config import Shape
 from palate.recipe import Hardware, Model, Pretrain
 from palate.stages import pretrain
-from palate.train import optimizer
 from palate.train.update import Learner
 
 TOKENS = 1_000_000
@@ -103,7 +102,7 @@ def measure(workload: Workload, repeats: int) -> dict[str, Any]:
     return {
         "workload": asdict(workload),
         "ceiling_tflops": {dtype: round(top, 4) for dtype, top in tops.items()},
-        "contestants": {name: _told(workload, record, tops) for name, record in found.items()},
+        "contestants": {name: told(workload, record, tops) for name, record in found.items()},
         "times_faster": _ratios(found),
     }
 
@@ -122,7 +121,7 @@ def _orders(workload: Workload) -> dict[str, tuple[str, Mapping[str, Any]]]:
     return orders | harness.ceilings()
 
 
-def _told(workload: Workload, record: Record, tops: Mapping[str, float]) -> dict[str, Any]:
+def told(workload: Workload, record: Record, tops: Mapping[str, float]) -> dict[str, Any]:
     per_second = workload.tokens / record.seconds
     flops = 6 * record.told("matrix_parameters") + 12 * workload.layers * workload.dim * workload.context
     dtype = "bfloat16" if record.told("bfloat16") else "float32"
@@ -160,34 +159,38 @@ def write_tokens(folder: Path, *, vocab: int, tokens: int, document: int) -> Non
         drawn = rng.integers(max(2, document // 2), document * 3 // 2 + 1, size=2 * tokens // document + 1)
         ends = np.cumsum(drawn)
         lengths = drawn[: int(np.searchsorted(ends, tokens))].tolist() or [document]
-    total = sum(lengths)
     index: dict[str, Any] = {"dtype": "uint16", "vocab": vocab}
-    for split in ("train", "val"):
-        rng.integers(0, vocab, size=total, dtype=np.uint16).tofile(folder / f"{split}.bin")
-        index[split] = {"file": f"{split}.bin", "lengths": lengths, "text_bytes": total}
+    for split, parts in (("train", lengths), ("val", lengths[:1])):
+        size = sum(parts)
+        rng.integers(0, vocab, size=size, dtype=np.uint16).tofile(folder / f"{split}.bin")
+        index[split] = {"file": f"{split}.bin", "lengths": parts, "text_bytes": size}
     (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def settings(workload: Workload) -> tuple[Model, Pretrain]:
     """The recipe's sections: a run that never ends, is never read and never saved."""
     return (
-        Model(
-            layers=workload.layers,
-            dim=workload.dim,
-            heads=workload.heads,
-            hidden=workload.hidden,
-            context=workload.context,
+        Model.model_validate(
+            {
+                "layers": workload.layers,
+                "dim": workload.dim,
+                "heads": workload.heads,
+                "hidden": workload.hidden,
+                "context": workload.context,
+            }
         ),
-        Pretrain(
-            steps=NEVER,
-            batch_rows=workload.rows,
-            peak_lr=LR,
-            schedule="constant",
-            warmup_steps=0,
-            weight_decay=WEIGHT_DECAY,
-            max_norm=MAX_NORM,
-            evaluate_every=NEVER,
-            save_every=NEVER,
+        Pretrain.model_validate(
+            {
+                "steps": NEVER,
+                "batch_rows": workload.rows,
+                "peak_lr": LR,
+                "schedule": "constant",
+                "warmup_steps": 0,
+                "weight_decay": WEIGHT_DECAY,
+                "max_norm": MAX_NORM,
+                "evaluate_every": NEVER,
+                "save_every": NEVER,
+            }
         ),
     )
 
@@ -195,25 +198,27 @@ def settings(workload: Workload) -> tuple[Model, Pretrain]:
 class _Told(Paced):
     """Tells the size of the network with every turn."""
 
-    size: Mapping[str, float] = {}  # noqa: RUF012 - set once per instance
+    def __init__(self, path: Path, turns: Turns, *, every: int, size: Mapping[str, float]) -> None:
+        super().__init__(path, turns, every=every)
+        self._size = size
 
     def told(self) -> dict[str, float]:
-        return dict(self.size)
+        return dict(self._size)
 
 
-def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
-    """The stage's own loop; a turn is `steps` of it."""
+def ours(turns: Turns, *, workload: Mapping[str, Any], corpus: int = TOKENS) -> None:
+    """The stage's own loop over a corpus of that many tokens; a turn is `steps` of it."""
     work = Workload(**workload)
     device = open_device(Hardware())
     model_settings, training = settings(work)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_tokens(folder, vocab=work.vocab, tokens=TOKENS, document=work.document)
+        write_tokens(folder, vocab=work.vocab, tokens=corpus, document=work.document)
         shard, held_out = Shard(folder, "train"), Shard(folder, "val")
-        model = pretrain.build(model_settings, work.vocab, seed=0).to(device.torch)
-        learner = Learner(model, optimizer.make(training.optimizer, model, weight_decay=training.weight_decay))
-        log = _Told(folder / "pretrain.jsonl", turns, every=work.steps)
-        log.size = _size(model, bfloat16=device.dtype == torch.bfloat16)
+        model = pretrain.build(model_settings, work.vocab, seed=0)
+        learner = Learner.make(training.optimizer, model, device, weight_decay=training.weight_decay)
+        size = _size(model, bfloat16=device.dtype == torch.bfloat16)
+        log = _Told(folder / "pretrain.jsonl", turns, every=work.steps, size=size)
         turns()
         pretrain.train(learner, model, shard, held_out, training, device, log, 0, 0, lambda step: None)
 

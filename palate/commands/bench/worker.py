@@ -38,7 +38,7 @@ class Turns:
         if self._taken == 1:  # compiling and other first-time work is over; what steps need counts from here
             _forget_peak()
         self._taken += 1
-        print(json.dumps(answer), file=self._answers, flush=True)  # noqa: T201 - the other end of a pipe
+        print(json.dumps(answer), file=self._answers, flush=True)
         if not self._asked.readline():
             raise SystemExit(0)
         self._began = time.perf_counter()
