@@ -28,7 +28,8 @@ def measure(workload: Workload, corpora: tuple[int, ...], repeats: int) -> dict[
     """Tokens per second and memory by the size of the corpus, and the speed on each beside that on the first."""
     plain = asdict(workload)
     orders: dict[str, tuple[str, Mapping[str, Any]]] = {
-        _name(corpus): (f"{train.__name__}:ours", {"workload": plain, "corpus": corpus}) for corpus in corpora
+        _name(corpus): (f"{train.__name__}:ours", {"workload": plain, "compiled": False, "corpus": corpus})
+        for corpus in corpora
     }
     with harness.workers(orders) as contestants:
         records = harness.take_turns(contestants, repeats)

@@ -8,18 +8,11 @@ runs on the CPU, which at these sizes takes hours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from palate.commands.bench import harness, ppo, train
-from palate.commands.bench.worker import Turns
-from palate.device import generator, open_device
-from palate.generate.engine import generate
-from palate.nn.transformer import LanguageModel, Trunk, initialise
-from palate.recipe import Hardware
+from palate.commands.bench import generation, harness, ppo, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,46 +52,28 @@ def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
     tops: list[float] = []
     for name, workload in sizes.trained.items():
         plain = asdict(workload)
-        records = _alone("train", f"{train.__name__}:ours", {"workload": plain}, repeats)
+        records = _alone("train", f"{train.__name__}:ours", {"workload": plain, "compiled": True}, repeats)
         found = {dtype: harness.ceiling(records, dtype) for dtype in ("float32", "bfloat16")}
         tops.append(found["bfloat16"])
         told[f"{name} training"] = train.told(workload, records["train"], found)
         for batch in sizes.batches:
-            arguments = {"workload": plain, "batch": batch, "prompt": sizes.prompt, "new": sizes.new}
-            record = _alone("generate", f"{__name__}:decoding", arguments, repeats)["generate"]
+            asked = generation.Workload(batch=batch, prompt=sizes.prompt, new=sizes.new, **_network(workload))
+            record = _alone("generate", f"{generation.__name__}:ours", {"workload": asdict(asked)}, repeats)["generate"]
             told[f"{name} generation, {batch} at once"] = {
                 "tokens_per_second": round(batch * sizes.new / record.seconds),
                 "peak_mb": round(record.peak_mb),
             }
     name, workload = next(iter(sizes.trained.items()))
-    work = ppo.Workload(
-        layers=workload.layers,
-        dim=workload.dim,
-        heads=workload.heads,
-        hidden=workload.hidden,
-        vocab=workload.vocab,
-        rows=sizes.rows,
-        prompt=sizes.prompt,
-        reply=sizes.new,
-    )
+    work = ppo.Workload(rows=sizes.rows, prompt=sizes.prompt, reply=sizes.new, **_network(workload))
     record = _alone("ppo", f"{ppo.__name__}:ours", {"workload": asdict(work)}, repeats)["ppo"]
     told[f"{name} PPO round of {sizes.rows}"] = ppo.told(record)
     return {"contestants": told, "ceiling_tflops": {"bfloat16": round(max(tops), 3)}}
 
 
+def _network(workload: train.Workload) -> dict[str, int]:
+    return {name: getattr(workload, name) for name in ("layers", "dim", "heads", "hidden", "vocab")}
+
+
 def _alone(name: str, contestant: str, arguments: Mapping[str, Any], repeats: int) -> dict[str, harness.Record]:
     with harness.workers({name: (contestant, arguments)} | harness.ceilings()) as contestants:
         return harness.take_turns(contestants, repeats)
-
-
-def decoding(turns: Turns, *, workload: Mapping[str, Any], batch: int, prompt: int, new: int) -> None:
-    """A contestant: `new` tokens for each of `batch` prompts; no reply ends early."""
-    shape = replace(train.Workload(**workload).shape, context=prompt + new)
-    device = open_device(Hardware())
-    model = LanguageModel(Trunk(shape))
-    initialise(model, shape, generator("bench"))
-    device.put(model)
-    asked = torch.randint(1, shape.vocab, (batch, prompt), generator=generator("prompts")).tolist()
-    while True:
-        turns()
-        generate(model, asked, stops=(), max_new_tokens=new, temperature=1.0, rng=generator("bench"), device=device)

@@ -22,7 +22,7 @@ import torch
 
 from palate import metrics
 from palate.commands.bench.worker import Turns
-from palate.device import DTYPES, open_device
+from palate.device import DTYPES, describe, open_device, products_per_second
 from palate.errors import Unsupported
 from palate.recipe import Hardware
 from palate.workspace import write_atomically
@@ -174,18 +174,12 @@ def fastest(records: Mapping[str, Record]) -> str:
 
 
 def matmul(turns: Turns, *, size: int, dtype: str) -> None:
-    """A contestant: one product of two square matrices of `size`; tells its TFLOP/s (2 size^3 operations)."""
-    device = open_device(Hardware())
-    a, b = (torch.randn(size, size, device=device.torch).to(DTYPES[dtype]) for _ in range(2))
+    """A contestant: products of two square matrices of `size`; tells the TFLOP/s of the best."""
+    kind = open_device(Hardware(compile=False)).kind
     told: dict[str, float] = {}
     while True:
         turns(**told)
-        started = time.perf_counter()
-        for _ in range(4):
-            a @ b
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        told = {"tflops": 4 * 2 * size**3 / (time.perf_counter() - started) / 1e12}
+        told = {"tflops": products_per_second(kind, dtype, size=size, seconds=0.3) / 1e12}
 
 
 def ceilings() -> dict[str, tuple[str, Mapping[str, Any]]]:
@@ -203,26 +197,18 @@ def ceiling(records: Mapping[str, Record], dtype: str) -> float:
 def machine() -> dict[str, Any]:
     """The hardware and versions, by names that say nothing about whose they are."""
     told: dict[str, Any] = {
-        "cpu": _cpu(),
+        "processor": describe("cpu"),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
     }
     if torch.cuda.is_available():
-        told["gpu"] = torch.cuda.get_device_name()
+        told["gpu"] = describe("cuda")
     for name in ("palate", "torch", "transformers", "trl"):
         with contextlib.suppress(PackageNotFoundError):
             told[name] = version(name)
     return told
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def need(package: str, how: str) -> None:

@@ -121,9 +121,9 @@ def llama_config(shape: Shape, **more: Any) -> Any:
 class Llama(nn.Module):
     """transformers' LlamaForCausalLM, ids in and logits out."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, shape: Shape, **more: Any) -> None:
         super().__init__()
-        self.inner = library("transformers").LlamaForCausalLM(llama_config(shape, use_cache=False))
+        self.inner = library("transformers").LlamaForCausalLM(llama_config(shape, **{"use_cache": False, **more}))
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (batch, time) -> logits (batch, time, vocab)."""

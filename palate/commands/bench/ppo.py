@@ -159,7 +159,7 @@ class _Rounds(Paced):
 def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
     """The stage's own loop; a turn is one round."""
     work = Workload(**workload)
-    device = open_device(Hardware())
+    device = open_device(Hardware(compile=False))
     shape = work.shape
     settings = Ppo.model_validate(
         {
@@ -210,7 +210,7 @@ def trl(turns: Turns, *, workload: Mapping[str, Any], variant: str) -> None:
     """PPOTrainer's own loop with its defaults but for what makes the work the same; a turn is one update."""
     datasets, transformers, theirs = map(peers.library, ("datasets", "transformers", "trl.experimental.ppo"))
     work = Workload(**workload)
-    open_device(Hardware())
+    open_device(Hardware(compile=False))
     torch.manual_seed(0)
     config = peers.llama_config(work.shape, bos_token_id=0, eos_token_id=0, pad_token_id=0, num_labels=1)
     dtype = peers.trl_dtype(variant)

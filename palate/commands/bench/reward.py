@@ -142,7 +142,7 @@ def groups(workload: Workload) -> list[Group]:
 def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
     """The stage's own loop; a turn is one epoch."""
     work = Workload(**workload)
-    device = open_device(Hardware())
+    device = open_device(Hardware(compile=False))
     settings = Reward.model_validate(
         {
             "epochs": NEVER,
@@ -169,7 +169,7 @@ def trl(turns: Turns, *, workload: Mapping[str, Any], variant: str) -> None:
     """RewardTrainer's own loop with its defaults but for what makes the work the same; a turn is one epoch."""
     datasets, transformers, theirs = map(peers.library, ("datasets", "transformers", "trl"))
     work = Workload(**workload)
-    open_device(Hardware())
+    open_device(Hardware(compile=False))
     torch.manual_seed(0)
     pairs = [
         {"chosen_ids": prompt + better, "rejected_ids": prompt + worse}

@@ -29,6 +29,7 @@ from palate.commands.bench.worker import Paced, Turns
 from palate.device import open_device
 from palate.errors import BadInput
 from palate.nn.config import Shape
+from palate.nn.transformer import compile_blocks
 from palate.recipe import Hardware, Model, Pretrain
 from palate.stages import pretrain
 from palate.train.update import Learner
@@ -55,6 +56,7 @@ class Race:
     schedule: str = "linear"
     warmup: int = 50
     weight_decay: float = 0.1
+    compiled: bool = True
     peer_layers: int = 4
     peer_dim: int = 128
     peer_heads: int = 4
@@ -184,7 +186,7 @@ def _read(turns: Turns, network: nn.Module, held_out: Shard, device: torch.devic
 def ours(turns: Turns, *, race: Mapping[str, Any], folder: str, seed: int, steps: int) -> None:
     """The stage's own loop; a turn is a slice of it."""
     told = Race(**race)
-    device = open_device(Hardware())
+    device = open_device(Hardware(compile=told.compiled))
     train_rows, held_out, vocab = _open(folder)
     shape = {name: getattr(told, name) for name in ("layers", "dim", "heads", "hidden", "context")}
     settings = Pretrain.model_validate(
@@ -202,6 +204,8 @@ def ours(turns: Turns, *, race: Mapping[str, Any], folder: str, seed: int, steps
     )
     model = pretrain.build(Model.model_validate(shape), vocab, seed)
     learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
+    if device.compiles:
+        compile_blocks(model)
     with tempfile.TemporaryDirectory() as name:
         log = Paced(Path(name) / "pretrain.jsonl", turns, every=told.slice)
         turns()
@@ -212,7 +216,7 @@ def ours(turns: Turns, *, race: Mapping[str, Any], folder: str, seed: int, steps
 def nanogpt(turns: Turns, *, race: Mapping[str, Any], folder: str, seed: int) -> None:
     """nanoGPT's loop at its configuration for CPUs; a turn is a slice of it."""
     told = Race(**race)
-    device = open_device(Hardware()).torch
+    device = open_device(Hardware(compile=False)).torch
     train_rows, held_out, vocab = _open(folder)
     torch.manual_seed(seed)
     shape = Shape(

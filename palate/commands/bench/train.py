@@ -1,7 +1,8 @@
 """`palate bench train`: one optimizer step of pretraining against a plain GPT and transformers' LLaMA.
 
-Same tokens, parameters (within 1 %), AdamW with the same betas and decay, gradients clipped to norm 1, cross-entropy. A
-whole step is timed: drawing the rows, forward, backward, clipping, step. Ours is the stage `pretrain`'s own loop.
+Same tokens, parameters (within 1 %), AdamW with the same betas and decay, gradients clipped to norm 1, cross-entropy.
+A whole step is timed: drawing the rows, forward, backward, clipping, step. Ours is the stage `pretrain`'s own loop:
+without the compiler, with it, and on rows of several documents that do not see each other, which the peers do not have.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from palate.commands.bench.harness import OURS, Record
 from palate.commands.bench.worker import Paced, Turns
 from palate.device import open_device
 from palate.nn.config import Shape
+from palate.nn.transformer import compile_blocks
 from palate.recipe import Hardware, Model, Pretrain
 from palate.stages import pretrain
 from palate.train.update import Learner
@@ -111,8 +113,9 @@ def _orders(workload: Workload) -> dict[str, tuple[str, Mapping[str, Any]]]:
     plain = asdict(workload)
     documents = {**plain, "document": max(2, workload.context // 2)}
     orders: dict[str, tuple[str, Mapping[str, Any]]] = {
-        OURS: (f"{__name__}:ours", {"workload": plain}),
-        f"{OURS}_documents": (f"{__name__}:ours", {"workload": documents}),
+        OURS: (f"{__name__}:ours", {"workload": plain, "compiled": False}),
+        f"{OURS}_compiled": (f"{__name__}:ours", {"workload": plain, "compiled": True}),
+        f"{OURS}_documents": (f"{__name__}:ours", {"workload": documents, "compiled": False}),
     }
     for network in peers.NETWORKS:
         for name, variant in peers.VARIANTS.items():
@@ -206,10 +209,10 @@ class _Told(Paced):
         return dict(self._size)
 
 
-def ours(turns: Turns, *, workload: Mapping[str, Any], corpus: int = TOKENS) -> None:
+def ours(turns: Turns, *, workload: Mapping[str, Any], compiled: bool, corpus: int = TOKENS) -> None:
     """The stage's own loop over a corpus of that many tokens; a turn is `steps` of it."""
     work = Workload(**workload)
-    device = open_device(Hardware())
+    device = open_device(Hardware(compile=compiled))
     model_settings, training = settings(work)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -217,6 +220,8 @@ def ours(turns: Turns, *, workload: Mapping[str, Any], corpus: int = TOKENS) -> 
         shard, held_out = Shard(folder, "train"), Shard(folder, "val")
         model = pretrain.build(model_settings, work.vocab, seed=0)
         learner = Learner.make(training.optimizer, model, device, weight_decay=training.weight_decay)
+        if device.compiles:
+            compile_blocks(model)
         size = _size(model, bfloat16=device.dtype == torch.bfloat16)
         log = _Told(folder / "pretrain.jsonl", turns, every=work.steps, size=size)
         turns()
@@ -226,7 +231,7 @@ def ours(turns: Turns, *, workload: Mapping[str, Any], corpus: int = TOKENS) -> 
 def peer(turns: Turns, *, workload: Mapping[str, Any], network: str, dtype: str, compiled: bool) -> None:
     """A peer's step on rows of the same tokens."""
     work = Workload(**workload)
-    device = open_device(Hardware())
+    device = open_device(Hardware(compile=False))
     torch.manual_seed(0)
     model = peers.NETWORKS[network](work.shape).to(device.torch)
     adamw = peers.optimizer(model, lr=LR, weight_decay=WEIGHT_DECAY, betas=BETAS)
