@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ def main(target: Path | None, repeats: int) -> None:
 def measure(workload: Workload, corpora: tuple[int, ...], repeats: int) -> dict[str, Any]:
     """Tokens per second and memory by the size of the corpus, and the speed on each beside that on the first."""
     plain = asdict(workload)
-    orders: dict[str, tuple[str, Mapping[str, Any]]] = {
+    orders: dict[str, harness.Order] = {
         _name(corpus): (f"{train.__name__}:ours", {"workload": plain, "compiled": False, "corpus": corpus})
         for corpus in corpora
     }

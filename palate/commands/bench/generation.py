@@ -69,7 +69,7 @@ def main(target: Path | None, repeats: int) -> None:
 def measure(workload: Workload, repeats: int) -> dict[str, Any]:
     """Tokens per second of each, and how many times faster ours is."""
     plain = asdict(workload)
-    orders: dict[str, tuple[str, Mapping[str, Any]]] = {OURS: (f"{__name__}:ours", {"workload": plain})}
+    orders: dict[str, harness.Order] = {OURS: (f"{__name__}:ours", {"workload": plain})}
     for dtype in ("float32", "bfloat16"):
         orders[f"transformers_{dtype}"] = (f"{__name__}:transformers", {"workload": plain, "dtype": dtype})
     with harness.workers(orders) as contestants:

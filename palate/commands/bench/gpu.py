@@ -1,8 +1,7 @@
 """`palate bench gpu`: one command for whoever has a CUDA GPU: 124 M and 350 M parameters at a context of 1,024.
 
 Training (tokens per second, share of the bfloat16 ceiling, memory), generation for 1 and for 256 prompts at once, and
-one round of PPO. Each runs alone on the GPU, beside the matrix products that say what the ceiling is. Without a GPU it
-runs on the CPU, which at these sizes takes hours.
+one round of PPO, one after the other. Without a GPU it runs on the CPU, which at these sizes takes hours.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.commands.bench import generation, harness, ppo, train
+from palate.commands.bench.harness import OURS, Order, Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,8 @@ class Sizes:
     new: int = 128
     rows: int = 64
     """Of PPO's rollout, of the first network's size."""
+    compiled: bool = True
+    """Whether training compiles its blocks, as it does in a long run."""
 
 
 SIZES = Sizes(
@@ -47,25 +49,26 @@ def main(target: Path | None, repeats: int) -> None:
 
 
 def measure(sizes: Sizes, repeats: int) -> dict[str, Any]:
-    """One contestant after the other, each beside the matrix products."""
+    """One contestant after the other; training by turns with the matrix products that say what the ceiling is."""
     told: dict[str, Any] = {}
     tops: list[float] = []
     for name, workload in sizes.trained.items():
         plain = asdict(workload)
-        records = _alone("train", f"{train.__name__}:ours", {"workload": plain, "compiled": True}, repeats)
+        arguments = {"workload": plain, "compiled": sizes.compiled}
+        records = _measured(f"{train.__name__}:ours", arguments, repeats, beside=harness.ceilings())
         found = {dtype: harness.ceiling(records, dtype) for dtype in ("float32", "bfloat16")}
         tops.append(found["bfloat16"])
-        told[f"{name} training"] = train.told(workload, records["train"], found)
+        told[f"{name} training"] = train.told(workload, records[OURS], found)
         for batch in sizes.batches:
             asked = generation.Workload(batch=batch, prompt=sizes.prompt, new=sizes.new, **_network(workload))
-            record = _alone("generate", f"{generation.__name__}:ours", {"workload": asdict(asked)}, repeats)["generate"]
+            record = _measured(f"{generation.__name__}:ours", {"workload": asdict(asked)}, repeats)[OURS]
             told[f"{name} generation, {batch} at once"] = {
                 "tokens_per_second": round(batch * sizes.new / record.seconds),
                 "peak_mb": round(record.peak_mb),
             }
     name, workload = next(iter(sizes.trained.items()))
     work = ppo.Workload(rows=sizes.rows, prompt=sizes.prompt, reply=sizes.new, **_network(workload))
-    record = _alone("ppo", f"{ppo.__name__}:ours", {"workload": asdict(work)}, repeats)["ppo"]
+    record = _measured(f"{ppo.__name__}:ours", {"workload": asdict(work)}, repeats)[OURS]
     told[f"{name} PPO round of {sizes.rows}"] = ppo.told(record)
     return {"contestants": told, "ceiling_tflops": {"bfloat16": round(max(tops), 3)}}
 
@@ -74,6 +77,8 @@ def _network(workload: train.Workload) -> dict[str, int]:
     return {name: getattr(workload, name) for name in ("layers", "dim", "heads", "hidden", "vocab")}
 
 
-def _alone(name: str, contestant: str, arguments: Mapping[str, Any], repeats: int) -> dict[str, harness.Record]:
-    with harness.workers({name: (contestant, arguments)} | harness.ceilings()) as contestants:
+def _measured(
+    contestant: str, arguments: Mapping[str, Any], repeats: int, *, beside: Mapping[str, Order] | None = None
+) -> dict[str, Record]:
+    with harness.workers({OURS: (contestant, arguments), **(beside or {})}) as contestants:
         return harness.take_turns(contestants, repeats)

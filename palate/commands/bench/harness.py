@@ -35,6 +35,10 @@ OURS = "palate"
 """Contestants whose name begins like this are ours, all others are peers."""
 
 
+Order = tuple[str, Mapping[str, Any]]
+"""Who shall run: "module:function", and its arguments."""
+
+
 @dataclass(frozen=True)
 class Turn:
     """What one turn took, and what the contestant told beside it."""
@@ -102,7 +106,7 @@ class Worker:
 
 
 @contextlib.contextmanager
-def workers(orders: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Iterator[dict[str, Contestant]]:
+def workers(orders: Mapping[str, Order]) -> Iterator[dict[str, Contestant]]:
     """The processes of {name: ("module:function", arguments)}, ended afterwards."""
     started: dict[str, Contestant] = {}
     with contextlib.ExitStack() as stack:
@@ -182,7 +186,7 @@ def matmul(turns: Turns, *, size: int, dtype: str) -> None:
         told = {"tflops": products_per_second(kind, dtype, size=size, seconds=0.3) / 1e12}
 
 
-def ceilings() -> dict[str, tuple[str, Mapping[str, Any]]]:
+def ceilings() -> dict[str, Order]:
     """Orders for the matmul ceiling in both precisions. They take turns with everybody else."""
     size = 8192 if torch.cuda.is_available() else 2048
     where = f"{__name__}:matmul"

@@ -91,7 +91,7 @@ def main(target: Path | None, repeats: int) -> None:
 def measure(workload: Workload, repeats: int) -> dict[str, Any]:
     """Seconds of an epoch for each, and how many times faster ours is."""
     plain = asdict(workload)
-    orders: dict[str, tuple[str, Mapping[str, Any]]] = {OURS: (f"{__name__}:ours", {"workload": plain})}
+    orders: dict[str, harness.Order] = {OURS: (f"{__name__}:ours", {"workload": plain})}
     for variant in peers.TRL_VARIANTS:
         orders[f"trl_{variant}"] = (f"{__name__}:trl", {"workload": plain, "variant": variant})
     with harness.workers(orders) as contestants:

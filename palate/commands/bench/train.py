@@ -109,10 +109,10 @@ def measure(workload: Workload, repeats: int) -> dict[str, Any]:
     }
 
 
-def _orders(workload: Workload) -> dict[str, tuple[str, Mapping[str, Any]]]:
+def _orders(workload: Workload) -> dict[str, harness.Order]:
     plain = asdict(workload)
     documents = {**plain, "document": max(2, workload.context // 2)}
-    orders: dict[str, tuple[str, Mapping[str, Any]]] = {
+    orders: dict[str, harness.Order] = {
         OURS: (f"{__name__}:ours", {"workload": plain, "compiled": False}),
         f"{OURS}_compiled": (f"{__name__}:ours", {"workload": plain, "compiled": True}),
         f"{OURS}_documents": (f"{__name__}:ours", {"workload": documents, "compiled": False}),
