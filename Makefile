@@ -20,8 +20,13 @@ check: .venv/ready
 	.venv/bin/ruff check palate tests
 	.venv/bin/mypy
 
-bench: .venv/ready
-	.venv/bin/palate bench
+# Minutes to an hour, alone on the machine (docs/performance.md): make bench, or make bench TEXT=input.txt (tiny Shakespeare).
+BENCH := -m palate.cli bench
+bench: .venv-trl/ready
+	for name in train generate cost; do .venv/bin/python $(BENCH) $$name --json benchmarks/$$name.json || exit 1; done
+	for name in ppo reward; do .venv-trl/bin/python $(BENCH) $$name --json benchmarks/$$name.json || exit 1; done
+	if [ -n "$(TEXT)" ]; then .venv/bin/python $(BENCH) shakespeare $(TEXT) --json benchmarks/shakespeare.json; fi
+	.venv/bin/python $(BENCH) docs
 
 # Tiny Shakespeare against nanoGPT, minutes long: make oracles TEXT=input.txt (docs/pretrain.md).
 oracles: .venv/ready

@@ -202,12 +202,85 @@ def rank(
             typer.echo(line)
 
 
-@app.command()
-def bench() -> None:
-    """Measure training and decoding on this machine, as a ratio against transformers' LLaMA of the same shape."""
-    from palate.commands import bench as command
+bench = typer.Typer(
+    help="Measure this machine: Palate beside what people would pick instead.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(bench, name="bench")
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Where the figures go; shown when absent.")]
+Repeats = Annotated[int, typer.Option(min=5, help="Turns of each contestant; the median counts.")]
 
-    command.main()
+
+@bench.command("train")
+def bench_train(json: Json = None, repeats: Repeats = 9) -> None:
+    """One optimizer step of pretraining beside a plain PyTorch GPT and transformers' LLaMA, three sizes."""
+    from palate.commands.bench import train as command
+
+    command.main(json, repeats)
+
+
+@bench.command("generate")
+def bench_generate(json: Json = None, repeats: Repeats = 9) -> None:
+    """Decoding beside transformers' generate."""
+    from palate.commands.bench import generation as command
+
+    command.main(json, repeats)
+
+
+@bench.command("ppo")
+def bench_ppo(json: Json = None, repeats: Repeats = 7) -> None:
+    """One PPO update beside TRL's, the rollout included and apart."""
+    from palate.commands.bench import ppo as command
+
+    command.main(json, repeats)
+
+
+@bench.command("reward")
+def bench_reward(json: Json = None, repeats: Repeats = 7) -> None:
+    """One epoch of reward-model training on rankings of four answers beside TRL's."""
+    from palate.commands.bench import reward as command
+
+    command.main(json, repeats)
+
+
+@bench.command("cost")
+def bench_cost(json: Json = None, repeats: Repeats = 9) -> None:
+    """Speed and memory of pretraining on corpora of 1, 5 and 50 million tokens."""
+    from palate.commands.bench import cost as command
+
+    command.main(json, repeats)
+
+
+@bench.command("shakespeare")
+def bench_shakespeare(
+    text: Annotated[Path, typer.Argument(help="The text of tiny Shakespeare, input.txt or input.txt.gz.")],
+    json: Json = None,
+    repeats: Repeats = 7,
+) -> None:
+    """A model by characters beside nanoGPT's after the same seconds of training, three seeds."""
+    from palate.commands.bench import shakespeare as command
+
+    command.main(text, json, repeats)
+
+
+@bench.command("gpu")
+def bench_gpu(json: Json = None, repeats: Repeats = 5) -> None:
+    """124 M and 350 M parameters on one CUDA GPU: training, generation and a round of PPO."""
+    from palate.commands.bench import gpu as command
+
+    command.main(json, repeats)
+
+
+@bench.command("docs")
+def bench_docs(
+    page: Annotated[Path, typer.Argument(help="A page with places for tables.")] = Path("docs/performance.md"),
+    folder: Annotated[Path, typer.Option("--from", help="Where the figures lie.")] = Path("benchmarks"),
+) -> None:
+    """Make the tables of docs/performance.md anew from the figures in benchmarks/."""
+    from palate.commands.bench import docs as command
+
+    command.main(page, folder)
 
 
 @app.command()
