@@ -29,7 +29,6 @@ from palate.commands.bench.worker import Paced, Turns
 from palate.device import open_device
 from palate.errors import BadInput
 from palate.nn.config import Shape
-from palate.nn.transformer import compile_blocks
 from palate.recipe import Hardware, Model, Pretrain
 from palate.stages import pretrain
 from palate.train.update import Learner
@@ -204,8 +203,6 @@ def ours(turns: Turns, *, race: Mapping[str, Any], folder: str, seed: int, steps
     )
     model = pretrain.build(Model.model_validate(shape), vocab, seed)
     learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
-    if device.compiles:
-        compile_blocks(model)
     with tempfile.TemporaryDirectory() as name:
         log = Paced(Path(name) / "pretrain.jsonl", turns, every=told.slice)
         turns()

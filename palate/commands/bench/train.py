@@ -23,7 +23,6 @@ from palate.commands.bench.harness import OURS, Record
 from palate.commands.bench.worker import Paced, Turns
 from palate.device import open_device
 from palate.nn.config import Shape
-from palate.nn.transformer import compile_blocks
 from palate.recipe import Hardware, Model, Pretrain
 from palate.stages import pretrain
 from palate.train.update import Learner
@@ -220,8 +219,6 @@ def ours(turns: Turns, *, workload: Mapping[str, Any], compiled: bool, corpus: i
         shard, held_out = Shard(folder, "train"), Shard(folder, "val")
         model = pretrain.build(model_settings, work.vocab, seed=0)
         learner = Learner.make(training.optimizer, model, device, weight_decay=training.weight_decay)
-        if device.compiles:
-            compile_blocks(model)
         size = _size(model, bfloat16=device.dtype == torch.bfloat16)
         log = _Told(folder / "pretrain.jsonl", turns, every=work.steps, size=size)
         turns()
