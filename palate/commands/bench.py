@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from palate.device import Device, generator, open_device
 from palate.errors import Unsupported
 from palate.generate.engine import generate
+from palate.generate.sampling import Sampling
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, Trunk, initialise
 from palate.objectives.next_token import next_token_loss
@@ -94,9 +95,7 @@ def _decoding(model: LanguageModel, peer: Any, device: Device) -> Contestants:
     options = {"do_sample": True, "top_k": 0, "max_new_tokens": NEW_TOKENS, "eos_token_id": None, "pad_token_id": 0}
 
     def ours() -> None:
-        generate(
-            model, asked, stops=(), max_new_tokens=NEW_TOKENS, temperature=1.0, rng=generator("bench"), device=device
-        )
+        generate(model, asked, Sampling(max_new_tokens=NEW_TOKENS), seeds=range(PROMPTS), device=device)
 
     def theirs() -> None:
         assert peer.generate(rows, **options).shape[1] == PROMPT_TOKENS + NEW_TOKENS
