@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from palate import flow, ranks
 from palate import recipe as recipes
-from palate.device import Device, generator, open_device
+from palate.device import Device, open_device
 from palate.errors import BadInput
 from palate.feedback.store import Store, open_store
-from palate.generate import engine
+from palate.generate.decoder import quicken
+from palate.generate.engine import stream
 from palate.generate.replies import score_all
+from palate.generate.sampling import Sampling
+from palate.generate.text import pieces
 from palate.nn.transformer import LanguageModel
 from palate.recipe import Hardware
 from palate.records import Conversation, Message, conversation
@@ -50,9 +53,24 @@ class Assistant:
     tokenizer: Tokenizer
     device: Device
 
-    def generate(self, text: str, *, max_new_tokens: int = 64, temperature: float = 0.7, seed: int = 0) -> str:
-        """Go on with plain text. temperature 0 is greedy; the same seed gives the same text."""
-        return self._reply(self.tokenizer.begin(text), max_new_tokens, temperature, seed)
+    def generate(
+        self,
+        text: str,
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 0.7,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+    ) -> str:
+        """Go on with plain text, up to the first of the `stop` strings. temperature 0 is greedy; the same seed gives
+        the same text. What the other numbers cut off: docs/generate.md."""
+        ids = self.tokenizer.begin(text)
+        sampling = self._sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
+        return "".join(self._pieces(ids, sampling, stop, seed)).strip()
 
     def chat(
         self,
@@ -60,26 +78,38 @@ class Assistant:
         *,
         max_new_tokens: int = 64,
         temperature: float = 0.7,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        stop: Sequence[str] = (),
         seed: int = 0,
     ) -> str:
-        """The assistant's answer to a question or to a conversation that ends with the user's turn."""
+        """The assistant's answer to a question or to a conversation that ends with the user's turn; options as in
+        `generate`."""
         told = conversation(messages) if isinstance(messages, str) else _turns(messages)
-        return self._reply(self.tokenizer.encode_prompt(told), max_new_tokens, temperature, seed)
+        sampling = self._sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
+        return "".join(self._pieces(self.tokenizer.encode_prompt(told), sampling, stop, seed)).strip()
 
-    def _reply(self, ids: list[int], max_new_tokens: int, temperature: float, seed: int) -> str:
+    def _sampling(
+        self, max_new_tokens: int, temperature: float, top_k: int, top_p: float, min_p: float, penalty: float
+    ) -> Sampling:
+        return Sampling(
+            max_new_tokens=max_new_tokens,
+            stops=self.tokenizer.stops,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=penalty,
+        )
+
+    def _pieces(self, ids: list[int], sampling: Sampling, stop: Sequence[str], seed: int) -> Iterator[str]:
         room = self.model.shape.context
         if len(ids) >= room:
             raise BadInput(f"the prompt is {len(ids)} tokens, the model reads {room}.", "prompt", "Shorten it.")
-        ((reply,),) = engine.generate(
-            self.model,
-            [ids],
-            stops=self.tokenizer.stops,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            rng=generator(seed),
-            device=self.device,
-        )
-        return self.tokenizer.decode(reply.ids).strip()
+        tokens = stream(self.model, ids, sampling, seed=seed, device=self.device)
+        return pieces(tokens, self.tokenizer.decode, stop)
 
 
 def _turns(messages: Sequence[Message | dict[str, str]]) -> Conversation:
@@ -94,7 +124,7 @@ def load(folder: str | Path) -> Assistant:
         workspace = Workspace(path)
         path = workspace.read(next((a for a in ("ppo", "sft") if workspace.has(a)), "base"))
     device = open_device(Hardware())
-    model = device.put(weights.load_language_model(path)).eval()
+    model = quicken(device.put(weights.load_language_model(path)), device).eval()
     tokenizer = tokenizers.load(path)
     weights.fit_vocabulary(model, tokenizer.vocab, path)
     return Assistant(model, tokenizer, device)

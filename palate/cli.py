@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import os
 import shutil
@@ -156,11 +157,23 @@ def chat(
     run: Annotated[Path, typer.Argument(help="A run folder or a model folder.")],
     model: Annotated[str | None, typer.Option(help="base, sft or policy; the last one made when absent.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always gives the most likely word.")] = 0.7,
+    top_k: Annotated[int, typer.Option(min=0, help="Only the k most likely words; 0 is all.")] = 0,
+    top_p: Annotated[float, typer.Option(min=0.001, max=1.0, help="Only words that together are so likely.")] = 1.0,
+    min_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Only words so likely beside the likeliest.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(min=0.1, help="Above 1: fewer repetitions.")] = 1.0,
 ) -> None:
     """Talk with the models of a run; /model base|sft|policy switches between them."""
     from palate.commands import chat as command
 
-    command.talk(run, model=model, temperature=temperature, read=input, show=_show_at_once)
+    sampling = dataclasses.replace(
+        command.SAMPLING,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+    )
+    command.talk(run, model=model, sampling=sampling, read=input, show=_show_at_once)
 
 
 def _show_at_once(text: str) -> None:

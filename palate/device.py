@@ -196,6 +196,12 @@ def generator(*seed: object) -> torch.Generator:
     return torch.Generator().manual_seed(random.Random(repr(seed)).getrandbits(63))
 
 
+def seeds(count: int, *seed: object) -> list[int]:
+    """As many seeds for a purpose, one per request: number i is the same whatever `count` is."""
+    random_ = random.Random(repr(seed))
+    return [random_.getrandbits(63) for _ in range(count)]
+
+
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
     """Inside, torch uses only algorithms that give the same bits each time."""

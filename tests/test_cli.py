@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -332,7 +333,13 @@ def test_chat_switches_models(small_run: Made) -> None:
 
     said: list[str] = []
     lines = iter(["hello", "/model base", "hello", "/model nobody", "/new", "/quit"])
-    chat.talk(small_run[1].folder, model=None, temperature=0.0, read=lambda _: next(lines), show=said.append)
+    chat.talk(
+        small_run[1].folder,
+        model=None,
+        sampling=replace(chat.SAMPLING, temperature=0.0),
+        read=lambda _: next(lines),
+        show=said.append,
+    )
     told = "".join(said)
     assert "talking with policy" in told and "now base" in told and "This run has policy, sft, base" in told
 

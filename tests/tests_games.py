@@ -13,7 +13,7 @@ from torch import Tensor
 
 from palate import metrics
 from palate.batches.replies import Replies, lay_out
-from palate.device import Device, generator
+from palate.device import Device, generator, seeds
 from palate.generate.engine import generate
 from palate.generate.replies import reply_logp
 from palate.metrics import Metrics
@@ -66,8 +66,8 @@ def play(
 def mean_reward(players: ppo.Models, prompts: Sequence[Sequence[int]], settings: Ppo, answers: int) -> float:
     """Mean reward of `answers` fresh replies to each prompt, sampled at the temperature of training."""
     replies = generate(
-        players.policy, prompts, stops=players.stops, max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature, rng=generator("measured"), device=CPU, answers=answers,
+        players.policy, prompts, ppo._sampling(settings, players.stops), seeds=seeds(len(prompts), "measured"),
+        device=CPU, answers=answers,
     )  # fmt: skip
     asked = [prompt for prompt in prompts for _ in range(answers)]
     laid = lay_out(asked, [reply.ids for some in replies for reply in some], pad=PAD)

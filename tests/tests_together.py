@@ -79,18 +79,17 @@ def weights(learner: Learner) -> dict[str, Tensor]:
 
 def verbs() -> dict[str, Any]:
     rank = ranks.rank()
-    rng = generator("parts")
 
-    def draw(items: Any) -> list[tuple[int, list[float]]]:
-        return [(item, torch.rand(3, generator=rng).tolist()) for item in items]
+    def squares(items: Any) -> list[tuple[int, int]]:
+        return [(item, item**2) for item in items]
 
     found: dict[str, Any] = {
         "share": distributed.share(range(5)),
         "empty share": distributed.share([0]),
         "total": distributed.total(0.1 + rank, 1.0),
         "gather": distributed.gather(["a", "b"] if rank == 0 else ["c"]),
-        "parts": distributed.in_parts(range(5), draw, rng=rng, each=3) + draw([9]),
-        "none": distributed.in_parts([7], draw, rng=rng, each=3),
+        "parts": distributed.in_parts(range(5), squares),
+        "none": distributed.in_parts([7], squares),
     }
     parameters = [torch.zeros(n, requires_grad=True) for n in (3, 2, 4, 1)]
     for number, parameter in enumerate(parameters[:3]):  # nobody has a gradient of the last

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from palate.device import Device, generator, open_device
+from palate.device import Device, open_device
 from palate.errors import BadInput, MissingArtifact
+from palate.generate.decoder import quicken
 from palate.generate.engine import stream
+from palate.generate.sampling import Sampling
+from palate.generate.text import pieces
 from palate.nn.transformer import LanguageModel
 from palate.recipe import Hardware
 from palate.records import Message
@@ -22,11 +26,15 @@ MODELS = {"policy": "ppo", "sft": "sft", "base": "base"}
 HELP = "/model base|sft|policy switches, /new forgets the conversation, /quit ends"
 
 
+SAMPLING = Sampling(max_new_tokens=1, temperature=0.7)
+"""How answers are drawn; how long they may get and what ends them is the model's."""
+
+
 class Chat:
     """A conversation with one of several models. `say` streams an answer and remembers both turns."""
 
-    def __init__(self, folders: dict[str, Path], *, seed: int = 0, temperature: float = 0.7) -> None:
-        self.folders, self.temperature = folders, temperature
+    def __init__(self, folders: dict[str, Path], sampling: Sampling = SAMPLING, *, seed: int = 0) -> None:
+        self.folders, self.sampling = folders, sampling
         self.device: Device = open_device(Hardware())
         self.messages: list[Message] = []
         self._seeds = itertools.count(seed)
@@ -40,7 +48,7 @@ class Chat:
             raise BadInput(f"there is no model {name!r}.", "/model", f"This run has {', '.join(self.folders)}.")
         if name not in self._open:
             folder = self.folders[name]
-            model = self.device.put(weights.load_language_model(folder))
+            model = quicken(self.device.put(weights.load_language_model(folder)), self.device)
             tokenizer = tokenizers.load(folder)
             weights.fit_vocabulary(model, tokenizer.vocab, folder)
             self._open[name] = (model, tokenizer)
@@ -51,22 +59,14 @@ class Chat:
         model, tokenizer = self._open[self.name]
         self.messages.append(Message(role="user", content=text))
         ids = self._fitting(tokenizer, model.shape.context)
-        given: list[int] = []
+        sampling = dataclasses.replace(
+            self.sampling, max_new_tokens=model.shape.context - len(ids), stops=tokenizer.stops
+        )
+        tokens = stream(model, ids, sampling, seed=next(self._seeds), device=self.device)
         told = ""
-        for token in stream(
-            model,
-            ids,
-            stops=tokenizer.stops,
-            max_new_tokens=model.shape.context - len(ids),
-            temperature=self.temperature,
-            rng=generator("chat", next(self._seeds)),
-            device=self.device,
-        ):
-            given.append(token)
-            whole = tokenizer.decode(given)
-            if not whole.endswith("\ufffd"):  # half of a character that takes two tokens
-                yield whole[len(told) :]
-                told = whole
+        for piece in pieces(tokens, tokenizer.decode):
+            told += piece
+            yield piece
         self.messages.append(Message(role="assistant", content=told.strip()))
 
     def _fitting(self, tokenizer: Tokenizer, context: int) -> list[int]:
@@ -95,10 +95,10 @@ def models_in(run: Path) -> dict[str, Path]:
 
 
 def talk(
-    run: Path, *, model: str | None, temperature: float, read: Callable[[str], str], show: Callable[[str], None]
+    run: Path, *, model: str | None, sampling: Sampling, read: Callable[[str], str], show: Callable[[str], None]
 ) -> None:
     """Read lines and stream answers until /quit or the end of input."""
-    chat = Chat(models_in(run), temperature=temperature)
+    chat = Chat(models_in(run), sampling)
     if model is not None:
         chat.switch(model)
     show(f"You are talking with {chat.name} of {run}. {HELP}\n")

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from palate.nn.config import Shape
 from palate.nn.linear import Linear
 from palate.nn.norms import Norm
 from palate.nn.rotary import rotate
-
-Store = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Takes keys and values of new positions, gives those of all positions so far: one layer of a `Cache`."""
 
 
 def causal_mask(segments: Tensor, window: int | None = None) -> Tensor:
@@ -38,44 +33,16 @@ def causal_mask(segments: Tensor, window: int | None = None) -> Tensor:
 
 
 class Cache:
-    """Keys and values of what was read so far, for decoding one token at a time.
+    """Keys and values of every layer, kept from one reading: (batch, kv_heads, time, head_dim) each."""
 
-    One tensor per layer: keys (batch, kv_heads, head_dim, room), values (batch, kv_heads, room, head_dim). `length`
-    positions are filled, the others are zeros for the mask to hide. The room grows by CHUNK, products read all of it,
-    and keys lie as a product with one query reads them: so no product has to copy its operands first (docs/log.md).
-    """
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
 
-    CHUNK = 32
-
-    def __init__(self, shape: Shape, batch: int, like: Tensor) -> None:
-        heads, dim = shape.kv_heads, shape.head_dim
-        self.keys = [like.new_zeros(batch, heads, dim, 0) for _ in range(shape.layers)]
-        self.values = [like.new_zeros(batch, heads, 0, dim) for _ in range(shape.layers)]
-        self.length = 0
-
-    def room(self, time: int) -> int:
-        """How many positions there is room for once `time` more are stored: the width of the mask."""
-        return -(-(self.length + time) // self.CHUNK) * self.CHUNK
-
-    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store `key` and `value` (batch, kv_heads, time, head_dim) of new positions; the whole room is returned."""
-        start, end = self.length, self.length + key.shape[2]
-        if more := self.room(key.shape[2]) - self.values[layer].shape[2]:
-            self.keys[layer] = F.pad(self.keys[layer], (0, more))
-            self.values[layer] = F.pad(self.values[layer], (0, 0, 0, more))
-        self.keys[layer][..., start:end] = key.transpose(-1, -2)
-        self.values[layer][:, :, start:end] = value
-        return self.keys[layer].transpose(-1, -2), self.values[layer]
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop every row of the batch that is not named in `rows` (indices)."""
-        self.keys = [key[rows] for key in self.keys]
-        self.values = [value[rows] for value in self.values]
-
-    def repeat(self, times: int) -> None:
-        """Every row `times` times in a row: K answers share the reading of their prompt."""
-        self.keys = [key.repeat_interleave(times, dim=0) for key in self.keys]
-        self.values = [value.repeat_interleave(times, dim=0) for value in self.values]
+    def keep(self, key: Tensor, value: Tensor) -> None:
+        """Those of the next layer."""
+        self.keys.append(key)
+        self.values.append(value)
 
 
 class Attention(nn.Module):
@@ -91,7 +58,7 @@ class Attention(nn.Module):
         self.key_norm = Norm(shape.head_dim, shape.norm_eps) if shape.qk_norm else None
 
     def forward(
-        self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor] | None, store: Store | None
+        self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor] | None, cache: Cache | None
     ) -> Tensor:  # (batch, time, dim)
         batch, time, _ = x.shape
         read = self.qkv(x).view(batch, time, self.heads + 2 * self.kv_heads, self.head_dim)
@@ -104,8 +71,8 @@ class Attention(nn.Module):
             turned = rotate(turned, *angles)
         turned = turned.transpose(1, 2)
         query, key = turned[:, : self.heads], turned[:, self.heads :]  # each (batch, heads, time, head_dim)
-        if store is not None:
-            key, value = store(key, value)
+        if cache is not None:
+            cache.keep(key, value)
         if self.kv_heads != self.heads:
             key = key.repeat_interleave(self.heads // self.kv_heads, dim=1)
             value = value.repeat_interleave(self.heads // self.kv_heads, dim=1)

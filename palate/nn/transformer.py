@@ -8,13 +8,12 @@ Qwen's or GPT-2's (`palate/weights/families.py`). Never dropout. A reward model 
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from palate.nn.attention import Attention, Cache, Store, causal_mask
+from palate.nn.attention import Attention, Cache, causal_mask
 from palate.nn.config import Shape
 from palate.nn.linear import Embedding, Head, Linear
 from palate.nn.norms import norm
@@ -62,9 +61,9 @@ class Block(nn.Module):
         self.feed_forward = FEED_FORWARDS[shape.feed_forward](shape)
 
     def forward(
-        self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor] | None, store: Store | None = None
+        self, x: Tensor, mask: Tensor, angles: tuple[Tensor, Tensor] | None, cache: Cache | None = None
     ) -> Tensor:
-        x = x + self.attention(self.norm_attention(x), mask, angles, store)
+        x = x + self.attention(self.norm_attention(x), mask, angles, cache)
         return x + self.feed_forward(self.norm_feed_forward(x))  # type: ignore[no-any-return]
 
 
@@ -94,21 +93,19 @@ class Trunk(nn.Module):
         return self.run(ids, positions_in(segments), causal_mask(segments, self.shape.window))
 
     def run(self, ids: Tensor, positions: Tensor, mask: Tensor, cache: Cache | None = None) -> Tensor:
-        """The forward pass with positions (batch, time) and additive mask given: (batch, 1, time, time), or with a
-        cache (batch, 1, time, its room)."""
+        """The forward pass with positions (batch, time) and additive mask (batch or 1, 1, time, time) given. A cache
+        keeps every layer's keys and values."""
         x = self.embed(ids)
         if self.place is not None:
             x = x + self.place(positions)
         angles = self.rotary.at(positions) if self.rotary is not None else None
         mask = mask.to(self.dtype)
         angles = (angles[0].to(self.dtype), angles[1].to(self.dtype)) if angles is not None else None
-        for layer, block in enumerate(self.blocks):
+        for block in self.blocks:
             if cache is None:
                 x = block(x, mask, angles)
             else:  # not through `__call__`, behind which a block may be compiled for training
-                x = block.forward(x, mask, angles, partial(cache.extend, layer))
-        if cache is not None:
-            cache.length += ids.shape[1]
+                x = block.forward(x, mask, angles, cache)
         return self.norm(x)  # type: ignore[no-any-return]
 
 

@@ -20,10 +20,11 @@ from palate import metrics
 from palate.batches import prompts as prompt_batches
 from palate.batches.rankings import Group, groups
 from palate.batches.shards import Shard
-from palate.device import Device, generator, open_device
+from palate.device import Device, open_device, seeds
 from palate.errors import BadInput
 from palate.generate.engine import Reply, generate
 from palate.generate.replies import logp_all, score_all
+from palate.generate.sampling import Sampling
 from palate.kitchen import dialogue, knowledge, panel
 from palate.kitchen.judge import Judge as Gold
 from palate.kitchen.judge import kitchen_prompt
@@ -86,6 +87,12 @@ class Bench:
         scores = score_all(self.reward, chats, ids, pooling=self.pooling, pad=self.tokenizer.pad, device=self.device)
         return [float(v) for v in (scores @ torch.tensor(self.mix))]
 
+    def sampling(self, temperature: float) -> Sampling:
+        """How answers are drawn: only the temperature is a model's own."""
+        return Sampling(
+            max_new_tokens=self.settings.max_new_tokens, temperature=temperature, stops=self.tokenizer.stops
+        )
+
     def answer(
         self,
         name: str,
@@ -97,15 +104,12 @@ class Bench:
         best_of: int = 1,
     ) -> Answers:
         """One judged answer per prompt; with `best_of` the one of several that the reward model likes most."""
-        # The same random numbers for every model, so that paired differences lose the noise of the draw.
-        rng = generator(self.seed, "evaluate", temperature, best_of)
         replies = generate(
             model,
             self.encoded(prompts, plain=plain),
-            stops=self.tokenizer.stops,
-            max_new_tokens=self.settings.max_new_tokens,
-            temperature=temperature,
-            rng=rng,
+            self.sampling(temperature),
+            # The same random numbers for every model, so that paired differences lose the noise of the draw.
+            seeds=seeds(len(prompts), self.seed, "evaluate", temperature, best_of),
             device=self.device,
             answers=best_of,
         )
@@ -446,10 +450,8 @@ def _opening(recipe: Recipe, bench: Bench, models: dict[str, LanguageModel]) -> 
         (replies,) = generate(
             model,
             ids,
-            stops=bench.tokenizer.stops,
-            max_new_tokens=bench.settings.max_new_tokens,
-            temperature=1.0,
-            rng=generator(bench.seed, "opening"),
+            bench.sampling(1.0),
+            seeds=seeds(1, bench.seed, "opening"),
             device=bench.device,
             answers=answers,
         )

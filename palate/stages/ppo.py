@@ -25,10 +25,11 @@ from palate import metrics, ranks
 from palate.batches import prompts as prompt_batches
 from palate.batches.order import step_items
 from palate.batches.replies import Replies, lay_out
-from palate.device import Device, generator, open_device
+from palate.device import Device, generator, open_device, seeds
 from palate.errors import BadInput, GateClosed
 from palate.generate.engine import Reply, generate
 from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_scores
+from palate.generate.sampling import Sampling
 from palate.metrics import Metrics, Progress
 from palate.nn import lora
 from palate.nn.transformer import LanguageModel, ScalarModel
@@ -253,6 +254,11 @@ def _open_models(workspace: Workspace, device: Device, *, adapters: bool) -> Mod
     )
 
 
+def _sampling(settings: Ppo, stops: Sequence[int]) -> Sampling:
+    """From the whole distribution, whose log-probs the objective is made of."""
+    return Sampling(max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, stops=tuple(stops))
+
+
 @torch.no_grad()
 def _watch(
     round_: int,
@@ -269,10 +275,8 @@ def _watch(
     answers = generate(
         models.policy,
         ids,
-        stops=tokenizer.stops,
-        max_new_tokens=settings.max_new_tokens,
-        temperature=settings.temperature,
-        rng=generator(recipe.seed, "watched"),
+        _sampling(settings, tokenizer.stops),
+        seeds=seeds(len(ids), recipe.seed, "watched"),
         device=device,
     )
     replies = [reply for (reply,) in answers]
@@ -324,20 +328,14 @@ def roll_out(
     seed: tuple[object, ...],
 ) -> Rollout:
     """Sample one reply per prompt with the policy as it is now, and everything that is computed once per rollout."""
-    rng = generator(*seed)
+    sampling = _sampling(settings, models.stops)
 
-    def answer(part: Sequence[Sequence[int]]) -> list[list[Reply]]:
-        return generate(
-            models.policy,
-            part,
-            stops=models.stops,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            rng=rng,
-            device=device,
-        )
+    def answer(part: Sequence[tuple[Sequence[int], int]]) -> list[list[Reply]]:
+        asked, own = [prompt for prompt, _ in part], [number for _, number in part]
+        return generate(models.policy, asked, sampling, seeds=own, device=device)
 
-    sampled = [reply for (reply,) in in_parts(prompts, answer, rng=rng, each=settings.max_new_tokens)]
+    requests = list(zip(prompts, seeds(len(prompts), *seed), strict=True))
+    sampled = [reply for (reply,) in in_parts(requests, answer)]
     replies = lay_out(prompts, [reply.ids for reply in sampled], pad=models.pad).to(device.torch)
     ended = torch.tensor([reply.ended for reply in sampled], device=device.torch)
     entropy = 0.0

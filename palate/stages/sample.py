@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from palate import ranks
 from palate.batches import prompts as prompt_batches
-from palate.device import generator, open_device
+from palate.device import open_device, seeds
 from palate.errors import BadInput
 from palate.generate.engine import Reply, generate
+from palate.generate.sampling import Sampling
 from palate.metrics import Progress
 from palate.recipe import Recipe
 from palate.records import Prompt, Response, read_jsonl, stable_id, write_jsonl
@@ -43,19 +44,12 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             "Set sample.max_new_tokens lower or use shorter prompts.",
         )
     sampling = {"temperature": settings.temperature, "max_new_tokens": settings.max_new_tokens, "seed": recipe.seed}
-    rng = generator(recipe.seed, "sample")
+    drawn = Sampling(max_new_tokens=settings.max_new_tokens, temperature=settings.temperature, stops=tokenizer.stops)
+    requests = list(zip(ids, seeds(len(kept), recipe.seed, "sample"), strict=True))
 
-    def answer(prompts: Sequence[Sequence[int]]) -> list[list[Reply]]:
-        return generate(
-            model,
-            prompts,
-            stops=tokenizer.stops,
-            max_new_tokens=settings.max_new_tokens,
-            temperature=settings.temperature,
-            rng=rng,
-            device=device,
-            answers=settings.answers,
-        )
+    def answer(part: Sequence[tuple[Sequence[int], int]]) -> list[list[Reply]]:
+        asked, own = [prompt for prompt, _ in part], [seed for _, seed in part]
+        return generate(model, asked, drawn, seeds=own, device=device, answers=settings.answers)
 
     with workspace.publish() as folder:
         responses: list[Response] = []
@@ -63,7 +57,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             at_once = AT_ONCE * ranks.world()
             for start in range(0, len(kept), at_once):
                 part = slice(start, start + at_once)
-                replies = in_parts(ids[part], answer, rng=rng, each=settings.answers * settings.max_new_tokens)
+                replies = in_parts(requests[part], answer)
                 for prompt, answers in zip(kept[part], replies, strict=True):
                     responses += [
                         Response(

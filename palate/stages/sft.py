@@ -12,9 +12,10 @@ from torch import Tensor
 from palate import metrics, ranks
 from palate.batches.order import step_items
 from palate.batches.packed import Packed, pack
-from palate.device import Device, generator, open_device
+from palate.device import Device, generator, open_device, seeds
 from palate.errors import BadInput, RecipeError
 from palate.generate.engine import generate
+from palate.generate.sampling import Sampling
 from palate.metrics import Metrics, Progress
 from palate.nn import lora
 from palate.nn.transformer import LanguageModel
@@ -120,10 +121,8 @@ def _write_samples(
     replies = generate(
         model,
         [p for _, p in fitting],
-        stops=tokenizer.stops,
-        max_new_tokens=min(SAMPLE_TOKENS, model.shape.context // 2),
-        temperature=1.0,
-        rng=generator(seed, "sft samples"),
+        Sampling(max_new_tokens=min(SAMPLE_TOKENS, model.shape.context // 2), stops=tokenizer.stops),
+        seeds=seeds(len(fitting), seed, "sft samples"),
         device=device,
     )
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:

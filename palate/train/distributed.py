@@ -135,17 +135,11 @@ def add_up(values: Tensor) -> Tensor:
     return values
 
 
-def in_parts(items: Sequence[T], of: Callable[[Sequence[T]], list[R]], *, rng: torch.Generator, each: int) -> list[R]:
-    """of(items), one result each, made in parts: a process asks for the part that is its own.
-
-    of: draws `each` numbers from `rng` per item, in the order of the items. Those of the other parts are drawn and
-    dropped, so that the results are one process's.
-    """
+def in_parts(items: Sequence[T], of: Callable[[Sequence[T]], list[R]]) -> list[R]:
+    """of(items), one result each, made in parts: a process asks for the part that is its own. What `of` makes of an
+    item must not depend on the others, as replies do not whose seeds come with them."""
     start, end = (len(items) * rank // ranks.world() for rank in (ranks.rank(), ranks.rank() + 1))
-    torch.rand(start * each, generator=rng)
-    found = of(items[start:end])
-    torch.rand((len(items) - end) * each, generator=rng)
-    return gather(found)
+    return gather(of(items[start:end]))
 
 
 def sum_gradients(parameters: Sequence[Tensor]) -> None:

@@ -13,6 +13,7 @@ from palate.batches.replies import Replies, lay_out
 from palate.device import generator
 from palate.generate.engine import generate
 from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_scores
+from palate.generate.sampling import Sampling
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel
 from palate.objectives.policy import reply_kl
@@ -85,8 +86,8 @@ def test_sampled_replies_have_the_distribution_of_their_log_probs() -> None:
     exact = float((logp.exp() * (logp - ref_logp)).sum())
 
     (sampled,) = generate(
-        policy, [prompt], stops=(end,), max_new_tokens=longest, temperature=temperature, rng=generator(0), device=CPU,
-        answers=n,
+        policy, [prompt], Sampling(max_new_tokens=longest, temperature=temperature, stops=(end,)), seeds=[0],
+        device=CPU, answers=n,
     )  # fmt: skip
     drawn = lay_out([prompt] * n, [reply.ids for reply in sampled], pad=0)
     kl = reply_kl(

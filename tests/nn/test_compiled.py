@@ -10,6 +10,7 @@ import torch
 from palate import device, flow
 from palate.device import Device, generator
 from palate.generate.engine import generate
+from palate.generate.sampling import Sampling
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, Trunk, initialise
 from palate.recipe import Recipe
@@ -59,7 +60,7 @@ def test_decoding_never_compiles() -> None:
     model.compile_blocks()
     torch._dynamo.utils.counters.clear()
     generate(
-        model, [[1, 2, 3]], stops=(), max_new_tokens=5, temperature=1.0, rng=generator(0),
+        model, [[1, 2, 3]], Sampling(max_new_tokens=5), seeds=[0],
         device=Device("cpu", torch.float32),
     )  # fmt: skip
     assert not torch._dynamo.utils.counters["stats"]

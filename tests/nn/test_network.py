@@ -6,6 +6,7 @@ import torch
 from palate.batches.packed import pack
 from palate.device import Device, generator
 from palate.generate.engine import generate, stream
+from palate.generate.sampling import Sampling
 from palate.nn.config import Shape
 from palate.nn.norms import Norm, _RmsNorm
 from palate.nn.rotary import Rotary, rotate
@@ -46,20 +47,17 @@ def test_packed_texts_do_not_see_each_other() -> None:
 def test_generation_with_the_cache_equals_generation_without(longest: int, new: int) -> None:
     model = network(SHAPES["grouped, untied"])
     prompts = [[1, 5, 9], [1, *range(30, 29 + longest)], [1]]
-    replies = generate(
-        model, prompts, stops=(299,), max_new_tokens=new, temperature=0.0, rng=generator(0), device=CPU, answers=2
-    )
+    sampling = Sampling(max_new_tokens=new, temperature=0.0, stops=(299,))
+    replies = generate(model, prompts, sampling, seeds=[0] * 3, device=CPU, answers=2)
     for prompt, (one, two) in zip(prompts, replies, strict=True):
-        assert one == two  # greedy
+        assert one.ids == two.ids  # greedy
         ids = list(prompt)
         for _ in range(new):
             ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
             if ids[-1] == 299:
                 break
         assert list(one.ids) == ids[len(prompt) :]
-        streamed = stream(
-            model, prompt, stops=(299,), max_new_tokens=new, temperature=0.0, rng=generator(0), device=CPU
-        )
+        streamed = stream(model, prompt, sampling, seed=0, device=CPU)
         assert list(streamed) == [i for i in one.ids if i != 299]
 
 

@@ -12,9 +12,10 @@ from tests_small import sealed_again
 from palate import flow, metrics
 from palate.api import load
 from palate.batches.replies import lay_out
-from palate.device import Device, generator
+from palate.device import Device, seeds
 from palate.errors import BadInput, GateClosed
 from palate.generate.engine import generate
+from palate.generate.sampling import Sampling
 from palate.recipe import Recipe
 from palate.records import Prompt, Response, read_jsonl
 from palate.stages import ppo
@@ -126,8 +127,8 @@ def test_sampled_ids_are_never_encoded_again(small_run: Made) -> None:
     prompts = prompt_ids(workspace)
     replies = ppo.roll_out(models, prompts, recipe.ppo, CPU, (0, 0)).replies
     sampled = generate(
-        models.policy, prompts, stops=tokenizer.stops, max_new_tokens=recipe.ppo.max_new_tokens, temperature=1.0,
-        rng=generator(0, 0), device=CPU,
+        models.policy, prompts, Sampling(max_new_tokens=recipe.ppo.max_new_tokens, stops=tokenizer.stops),
+        seeds=seeds(len(prompts), 0, 0), device=CPU,
     )  # fmt: skip
     others = 0
     for row, (prompt, (reply,)) in enumerate(zip(prompts, sampled, strict=True)):

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from palate import metrics
 from palate.batches.replies import Replies
-from palate.device import generator
+from palate.device import generator, seeds
 from palate.errors import NotFinite
 from palate.generate.engine import generate
 from palate.generate.replies import reply_logp
+from palate.generate.sampling import Sampling
 from palate.metrics import Metrics
 from palate.recipe import Ppo
 from palate.stages import ppo
@@ -100,7 +101,11 @@ def test_sampled_ids_are_kept_as_they_are() -> None:
     made = players()
     rollout = ppo.roll_out(made, PROMPTS, SETTINGS, CPU, ("kept",))
     sampled = generate(
-        made.policy, PROMPTS, stops=(END,), max_new_tokens=8, temperature=0.7, rng=generator("kept"), device=CPU
+        made.policy,
+        PROMPTS,
+        Sampling(max_new_tokens=8, temperature=0.7, stops=(END,)),
+        seeds=seeds(len(PROMPTS), "kept"),
+        device=CPU,
     )
     for row, (prompt, (reply,)) in enumerate(zip(PROMPTS, sampled, strict=True)):
         assert rollout.replies.ids[row, : len(prompt) + len(reply.ids)].tolist() == [*prompt, *reply.ids]

@@ -12,6 +12,7 @@ from weights.test_families import CONTEXT, VOCAB, theirs
 from palate.device import Device, generator
 from palate.errors import BadInput, Unsupported
 from palate.generate.engine import generate
+from palate.generate.sampling import Sampling
 from palate.nn import lora
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk
@@ -91,7 +92,9 @@ def test_decoding_reads_the_adapters(name: str) -> None:
 
     def said(of: LanguageModel) -> list[tuple[int, ...]]:
         prompts = [row.tolist() for row in IDS[:, :6]]
-        replies = generate(of, prompts, stops=(), max_new_tokens=9, temperature=3.0, rng=generator(0), device=CPU)
+        replies = generate(
+            of, prompts, Sampling(max_new_tokens=9, temperature=3.0), seeds=range(len(prompts)), device=CPU
+        )
         return [reply.ids for (reply,) in replies]
 
     assert said(model) == said(merged) != said(language_model(name))

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from palate.device import Device, generator
 from palate.errors import BadInput, Unsupported
 from palate.generate.engine import generate, stream
+from palate.generate.sampling import Sampling
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel
 from palate.text import tokenizer as tokenizers
@@ -124,11 +125,10 @@ def test_generation_with_the_cache_equals_generation_without(name: str, tmp_path
     theirs(name).save_pretrained(tmp_path)
     model = weights.load_language_model(tmp_path).eval()
     prompts = [[1, 5, 9], [1, *range(30, 60)], [1]]  # padded to the longest, across the cache's 32 while answering
-    replies = generate(
-        model, prompts, stops=(2,), max_new_tokens=20, temperature=0.0, rng=generator(0), device=CPU, answers=2
-    )
+    sampling = Sampling(max_new_tokens=20, temperature=0.0, stops=(2,))
+    replies = generate(model, prompts, sampling, seeds=[0] * 3, device=CPU, answers=2)
     for prompt, (one, two) in zip(prompts, replies, strict=True):
-        assert one == two
+        assert one.ids == two.ids
         ids = list(prompt)
         for _ in range(20):
             with torch.no_grad():
@@ -136,7 +136,7 @@ def test_generation_with_the_cache_equals_generation_without(name: str, tmp_path
             if ids[-1] == 2:
                 break
         assert list(one.ids) == ids[len(prompt) :]
-        streamed = stream(model, prompt, stops=(2,), max_new_tokens=20, temperature=0.0, rng=generator(0), device=CPU)
+        streamed = stream(model, prompt, sampling, seed=0, device=CPU)
         assert list(streamed) == [i for i in one.ids if i != 2]
 
 

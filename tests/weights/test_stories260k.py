@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from palate.device import Device, generator
+from palate.device import Device
 from palate.generate.engine import generate, stream
+from palate.generate.sampling import Sampling
 from palate.nn.transformer import LanguageModel
 from palate.weights import folder as weights
 
@@ -96,13 +97,9 @@ def test_its_first_logits(model: LanguageModel) -> None:
 def test_its_256_greedy_ids(model: LanguageModel) -> None:
     bos, *expected = (int(i) for i in oracle()["greedy_ids"])
     assert len(expected) >= 255
-    ((reply,),) = generate(
-        model, [[bos]], stops=(), max_new_tokens=len(expected), temperature=0.0, rng=generator(0), device=CPU
-    )
+    sampling = Sampling(max_new_tokens=len(expected), temperature=0.0)
+    ((reply,),) = generate(model, [[bos]], sampling, seeds=[0], device=CPU)
     assert list(reply.ids) == expected
-    streamed = stream(
-        model, [bos], stops=(), max_new_tokens=len(expected), temperature=0.0, rng=generator(0), device=CPU
-    )
-    assert list(streamed) == expected
+    assert list(stream(model, [bos], sampling, seed=0, device=CPU)) == expected
     with torch.no_grad():  # and without the cache, all positions at once
         assert model(torch.tensor([[bos, *expected[:-1]]]))[0].argmax(dim=-1).tolist() == expected

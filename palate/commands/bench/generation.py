@@ -17,6 +17,7 @@ from palate.commands.bench.harness import OURS
 from palate.commands.bench.worker import Turns
 from palate.device import generator, open_device
 from palate.generate.engine import generate
+from palate.generate.sampling import Sampling
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, Trunk, initialise
 from palate.recipe import Hardware
@@ -105,9 +106,7 @@ def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
     asked = work.prompts()
     while True:
         turns()
-        generate(
-            model, asked, stops=(), max_new_tokens=work.new, temperature=1.0, rng=generator("bench"), device=device
-        )
+        generate(model, asked, Sampling(max_new_tokens=work.new), seeds=range(len(asked)), device=device)
 
 
 def transformers(turns: Turns, *, workload: Mapping[str, Any], dtype: str) -> None:
