@@ -257,6 +257,14 @@ def bench_reward(json: Json = None, repeats: Repeats = 7) -> None:
     command.main(json, repeats)
 
 
+@bench.command("align")
+def bench_align(json: Json = None) -> None:
+    """One step of SFT and one round of PPO on a model of SmolLM2-135M's shape, all weights and adapters."""
+    from palate.commands.bench import align as command
+
+    command.main(json)
+
+
 @bench.command("cost")
 def bench_cost(json: Json = None, repeats: Repeats = 9) -> None:
     """Speed and memory of pretraining on corpora of 1, 5 and 50 million tokens."""

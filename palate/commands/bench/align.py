@@ -1,7 +1,7 @@
 """`palate bench align`: what one step of aligning an open model costs, with adapters and with all weights.
 
 The model has SmolLM2-135M's shape and random weights, so nothing is downloaded; the stages of recipes/align.toml are
-run as they are, each kind in a process of its own, by turns. Prints JSON: seconds per SFT step and per PPO round
+run as they are, each kind in a process of its own, by turns. The figures: seconds per SFT step and per PPO round
 (rollout and update), on the clock and of all cores together, and the stages' peak memory.
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from palate import recipe as recipes
+from palate.commands.bench import harness
 from palate.device import generator
 from palate.metrics import Metrics
 from palate.nn.config import Shape
@@ -81,8 +82,8 @@ gate = false
 """
 
 
-def main() -> None:
-    """Measure and print."""
+def main(target: Path | None) -> None:
+    """Measure; the figures go into `target`, or are shown."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _publish(folder)
@@ -90,20 +91,20 @@ def main() -> None:
         for _ in range(TURNS):
             for kind in KINDS:
                 done = subprocess.run(
-                    [sys.executable, "-m", "palate.commands.bench_align", name, kind],
+                    [sys.executable, "-m", "palate.commands.bench.align", name, kind],
                     stdout=subprocess.PIPE,
                     text=True,
                     check=True,
                 )
                 told[kind].append(json.loads(done.stdout))
-    result: dict[str, Any] = {"parameters": SHAPE.parameters, "turns": TURNS}
+    result: dict[str, Any] = {"machine": harness.machine(), "parameters": SHAPE.parameters, "turns": TURNS}
     for kind, turns in told.items():
         result[kind] = {
             f"{stage}_{unit}": round(statistics.median(s for turn in turns for s in turn[stage][unit]), 2)
             for stage in ("sft", "ppo")
             for unit in ("seconds", "core_seconds")
         } | {f"{stage}_peak_mb": round(max(t[stage]["peak_mb"] for t in turns)) for stage in ("sft", "reward", "ppo")}
-    print(json.dumps(result, indent=1))  # noqa: T201 - the result is the output
+    harness.publish(result, target)
 
 
 def _publish(folder: Path) -> None:
