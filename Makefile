@@ -13,7 +13,7 @@ test: .venv/ready
 	.venv/bin/python -m pytest -m "not slow"
 
 test-slow: .venv/ready
-	.venv/bin/python -m pytest -m slow
+	.venv/bin/python -m pytest -m "slow and not soak"
 
 check: .venv/ready
 	.venv/bin/ruff format --check palate tests
@@ -45,10 +45,12 @@ gold: .venv/ready
 mutants: .venv/ready
 	.venv/bin/python tests/mutants/hunt.py
 
-# kill -9 and full disks at every stage (docs/reliability.md); the second needs root and is skipped without.
+# kill -9 and full disks at every stage (docs/reliability.md), the second needs root and is skipped without; and the
+# tests of several processes and of compiled blocks that are too long for every change.
 soak: .venv/ready
 	.venv/bin/python tests/soak/kills.py
 	.venv/bin/python tests/soak/disk.py
+	.venv/bin/python -m pytest -m soak
 
 # Never touches feedback.sqlite: people's work outlives runs.
 clean:

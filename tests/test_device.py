@@ -46,7 +46,7 @@ def test_bfloat16_is_taken_where_it_is_faster(monkeypatch: pytest.MonkeyPatch, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("capability", ["avx2", "default"])
+@pytest.mark.parametrize("capability", ["avx2", pytest.param("default", marks=pytest.mark.soak)])
 def test_a_processor_without_avx512_or_bfloat16_runs_in_float32(tmp_path: Path, capability: str) -> None:
     """The same machine with these parts switched off, in torch's kernels and in oneDNN's: pretraining and an answer."""
     script = """

@@ -83,8 +83,13 @@ def apart(stage: str, one: Workspace, other: Workspace) -> float:
     return (distance / sum(float((first[n] - begun[n]).square().sum()) for n in names)) ** 0.5
 
 
-@pytest.mark.parametrize("shard", ["false", "true"])
-@pytest.mark.parametrize("stage", MAKES)
+soak = pytest.mark.soak
+
+
+@pytest.mark.parametrize(
+    ("stage", "shard"),
+    [(s, "false") for s in MAKES] + [pytest.param(s, "true", marks=() if s == "sft" else soak) for s in MAKES],
+)
 def test_two_make_what_one_makes(small_run: Made, tmp_path: Path, stage: str, shard: str) -> None:
     overrides = [override for override in PLAIN if override.startswith(stage)]
     one = alone(stage, small_run, tmp_path / "one", overrides)
@@ -111,6 +116,7 @@ def test_two_make_what_one_makes(small_run: Made, tmp_path: Path, stage: str, sh
     ]
 
 
+@soak
 def test_a_whole_recipe(tmp_path: Path) -> None:
     """Controls and report included; and one process finds nothing left to do."""
     recipe, run = tmp_path / "small.toml", tmp_path / "run"
@@ -123,9 +129,9 @@ def test_a_whole_recipe(tmp_path: Path) -> None:
     assert code == 0 and said.count("up to date") == 14
 
 
-@pytest.mark.parametrize("shard", ["false", "true"])
-@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
-@pytest.mark.parametrize("stage", ["pretrain", "ppo"])
+@pytest.mark.parametrize("shard", [pytest.param("false", marks=soak), "true"])
+@pytest.mark.parametrize(("first", "then"), [(2, 1), pytest.param(1, 2, marks=soak)])
+@pytest.mark.parametrize("stage", ["pretrain", pytest.param("ppo", marks=soak)])
 def test_killed_and_gone_on_with_by_another_number(
     small_run: Made, tmp_path: Path, stage: str, first: int, then: int, shard: str
 ) -> None:
@@ -158,7 +164,7 @@ def test_an_error_ends_all_with_one_line(small_run: Made, tmp_path: Path) -> Non
     assert said.count("palate:") == 1 and "palate: pretrain 2: the loss is" in said, said
 
 
-@pytest.mark.parametrize("whom", ["torchrun", "leader", "other"])
+@pytest.mark.parametrize("whom", [pytest.param("torchrun", marks=soak), pytest.param("leader", marks=soak), "other"])
 def test_a_signal_ends_all_with_one_line(small_run: Made, tmp_path: Path, whom: str) -> None:
     """SIGTERM to the launcher, or a process that is killed."""
     workspace = without("pretrain", small_run, tmp_path / "two")

@@ -32,7 +32,7 @@ SHAPES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ["llama", *(pytest.param(n, marks=pytest.mark.soak) for n in ("qwen3", "gpt2"))])
 def test_compiled_blocks_compute_the_same(name: str) -> None:
     torch._dynamo.reset()
     shape = SHAPES[name]
@@ -66,7 +66,9 @@ def test_decoding_never_compiles() -> None:
     assert not torch._dynamo.utils.counters["stats"]
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "ppo"])
+@pytest.mark.parametrize(
+    "stage", ["pretrain", *(pytest.param(s, marks=pytest.mark.soak) for s in ("sft", "reward", "ppo"))]
+)
 def test_a_killed_compiled_run_ends_as_the_uninterrupted_one(
     stage: str, small_run: tuple[Recipe, Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
