@@ -58,7 +58,7 @@ def test_shares_and_sums(two: Found) -> None:
     assert first["gradients"] == [[3.0] * 3, [20.0] * 2, [300.0] * 4, None]
 
 
-def test_parts_draw_what_one_process_draws(two: Found) -> None:
+def test_parts_are_put_together_in_order(two: Found) -> None:
     assert two[0]["verbs"]["parts"] + two[0]["verbs"]["none"] == [(n, n**2) for n in (0, 1, 2, 3, 4, 7)]
 
 
