@@ -5,9 +5,9 @@ Ids in, ids out; knows neither text nor files.
 What a reply depends on. Its random numbers come from its own seed, and a row sees only itself, so it does not depend
 on its companions, on their order, or on when a place became free. What is left is rounding: the order in which a
 product sums may depend on how many rows it has and how wide the room is. So the same reply made in two batches has
-log-probs equal to about 1e-6 in float32 (1e-2 in bfloat16), and where a random number falls that close to the border
-between two tokens the other one is drawn. In batches of the same shapes (prompts of the same lengths, replies of the
-same lengths in the same order) everything is equal to the last bit.
+log-probs equal to 3e-6 in float32 and 1e-2 in bfloat16 (docs/generate.md), and where a random number falls that close
+to the border between two tokens the other one is drawn. In batches of the same shapes (prompts of the same lengths,
+replies of the same lengths in the same order) everything is equal to the last bit.
 """
 
 from __future__ import annotations
@@ -189,7 +189,6 @@ class _Batch:
         drawn = torch.zeros(len(replies), self.width)
         drawn[:, :new] = self.uniforms[replies]
         self.ring[place] = drawn.roll(self.step % self.width, dims=1).to(where)
-        self.hit[place] = False
         for row, reply in zip(places, replies, strict=True):
             room = self.model.shape.context - len(self.prompts[reply // self.answers])
             self.reply[row], self.begun[row], self.full[row] = reply, self.step, self.step + min(new, room)

@@ -37,7 +37,7 @@ SHAPE = Shape(
 """SmolLM2-135M's (Allal et al. 2025) but for its context of 8,192."""
 CONVERSATIONS, WORDS = 40, 24
 """How many demonstrations and comparisons, and words in each of their turns."""
-STEPS, ROUNDS = 4, 3
+STEPS, ROUNDS = 6, 6
 """Of SFT and of PPO; the first of each warms up and does not count."""
 TURNS = 2
 KINDS = {"lora": "[lora]", "full": ""}
@@ -53,7 +53,7 @@ dev_prompts = 4
 test_prompts = 4
 [sft]
 steps = {steps}
-batch_rows = 4
+batch_rows = 8
 peak_lr = 1e-4
 warmup_steps = 1
 micro_tokens = 2048
@@ -64,7 +64,7 @@ max_new_tokens = 8
 [rank]
 by = ["{folder}/comparisons.jsonl"]
 [reward]
-peak_lr = 1e-4
+peak_lr = 1e-3
 batch_prompts = 8
 epochs = 1
 micro_tokens = 2048
@@ -126,7 +126,9 @@ def _publish(folder: Path) -> None:
 
     asked = [turn() for _ in range(CONVERSATIONS)]
     write("demonstrations.jsonl", [{"prompt": question, "completion": turn()} for question in asked])
-    write("comparisons.jsonl", [{"prompt": q, "chosen": turn(), "rejected": turn()} for q in asked])
+    # Told apart by anybody: PPO does not run against a reward model that learned nothing.
+    good, bad = (" ".join([word] * WORDS) for word in words[:2])
+    write("comparisons.jsonl", [{"prompt": q, "chosen": good, "rejected": bad} for q in asked])
 
 
 class _Timed(Metrics):
@@ -155,9 +157,9 @@ def _measure(folder: Path, kind: str) -> dict[str, Any]:
                 importlib.import_module(stage.module).run(recipe, workspace.doing(job))
         peaks = {name: workspace.manifest(name)["peak_mb"] for name in ("sft", "reward", "ppo")}
     told: dict[str, Any] = {name: {"peak_mb": peak} for name, peak in peaks.items()}
-    for name, times in TIMES.items():
-        told[name] |= {"seconds": [b[0] - a[0] for a, b in pairwise(times)]}
-        told[name] |= {"core_seconds": [b[1] - a[1] for a, b in pairwise(times)]}
+    for name in ("sft", "ppo"):
+        steps = list(pairwise(TIMES[name]))
+        told[name] |= {"seconds": [b[0] - a[0] for a, b in steps], "core_seconds": [b[1] - a[1] for a, b in steps]}
     return told
 
 

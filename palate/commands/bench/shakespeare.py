@@ -107,7 +107,9 @@ def measure(text: str, race: Race, seed: int, repeats: int) -> dict[str, Any]:
         with harness.workers(endless) as contestants:
             speed = harness.take_turns(contestants, repeats)
         steps = int(race.peer_steps * MARGIN * speed[PEER].seconds / speed[OURS].seconds)
-        steps = max(race.slice, steps // race.slice * race.slice)
+        steps = (
+            max(2, steps // race.slice) * race.slice
+        )  # the first turn warms up: one more tells how long a turn takes
         timed = {PEER: (f"{__name__}:nanogpt", given), OURS: (f"{__name__}:ours", {**given, "steps": steps})}
         with harness.workers(timed) as contestants:
             finished = side_by_side(contestants, {PEER: race.peer_steps // race.slice, OURS: steps // race.slice})

@@ -139,6 +139,24 @@ def test_generate_end_to_end() -> None:
         generation.Workload(batch=2, layers=1, dim=16, heads=2, hidden=44, vocab=32, prompt=3, new=4), 5
     )
     assert set(found["contestants"]) == {"palate", "transformers_float32", "transformers_bfloat16"}
+    assert all(row["tokens_per_second"] > 0 for row in found["contestants"].values())
+
+
+def test_replies_that_end_are_counted_to_their_end() -> None:
+    """Each side's tokens a turn: near what a uniform choice says, for a model that knows nothing."""
+    work = generation.Workload(
+        batch=200, layers=1, dim=16, heads=2, hidden=44, vocab=40, prompt=2, longest=9, new=12, stops=4, together=64
+    )  # fmt: skip
+    orders: dict[str, harness.Order] = {
+        "palate": (f"{generation.__name__}:ours", {"workload": generation.asdict(work)}),
+        "peer": (f"{generation.__name__}:transformers", {"workload": generation.asdict(work), "dtype": "float32"}),
+    }
+    with harness.workers(orders) as contestants:
+        records = harness.take_turns(contestants, 5)
+    goes_on = 1 - work.stops / work.vocab
+    expected = work.batch * sum(goes_on**step for step in range(work.new))
+    for record in records.values():
+        assert record.told("tokens") == pytest.approx(expected, rel=0.1)
 
 
 def test_gpu_end_to_end_on_a_cpu() -> None:
