@@ -220,7 +220,7 @@ class Ppo(Section):
     """Divides the logits in sampling and in every log-prob alike."""
     epochs: int = Field(2, ge=1)
     minibatch_rows: int = Field(64, ge=1)
-    micro_rows: int = Field(32, ge=1)
+    micro_rows: int = Field(64, ge=1)
     """Most rows in one forward pass, fewer where memory is small."""
     policy_lr: float = Field(1e-4, gt=0)
     critic_lr: float = Field(3e-4, gt=0)

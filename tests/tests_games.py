@@ -144,7 +144,7 @@ def walker(world: Graph, seed: object, *, walks: int = 1000, steps: int = 60, ro
     student = learner(model)
 
     def objective(part: Replies) -> tuple[Tensor, Tensor]:
-        return -reply_logp(model, part, temperature=1.0, device=CPU).sum(), part.mask.sum()
+        return -reply_logp(model, part, temperature=1.0).sum(), part.mask.sum()
 
     for step in range(steps):
         chosen = torch.randint(walks, (rows,), generator=generator(seed, "batch", step))

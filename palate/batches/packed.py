@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,38 +35,48 @@ class Packed:
         return Packed(*(t.to(device) for t in (self.ids, self.targets, self.weights, self.segments)))
 
 
+class Place(NamedTuple):
+    """Where a text stands: in which row, from which column, and as which text of its row (1, 2, ...)."""
+
+    row: int
+    start: int
+    number: int
+
+
+def first_fit(lengths: Sequence[int], *, width: int) -> list[Place]:
+    """Places for texts of these lengths in rows of `width`: longest first, each in the first row with room for it.
+    Raises ValueError for a text that is longer."""
+    room: list[int] = []
+    count: list[int] = []
+    places = [Place(0, 0, 1)] * len(lengths)
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if lengths[i] > width:
+            raise ValueError(f"a text of {lengths[i] + 1} tokens does not fit rows of {width}.")
+        row = next((r for r, left in enumerate(room) if left >= lengths[i]), len(room))
+        if row == len(room):
+            room.append(width)
+            count.append(0)
+        count[row] += 1
+        places[i] = Place(row, width - room[row], count[row])
+        room[row] -= lengths[i]
+    return places
+
+
 def pack(texts: Sequence[tuple[Sequence[int], Sequence[int]]], *, width: int, pad: int) -> Packed:
     """Put (ids, weights) of whole texts into as few rows of `width` as first-fit, longest first, finds.
 
     weights[i] belongs to ids[i] as a *target*: position i-1 predicts it. A text longer than `width` is a ValueError.
     """
-    order = sorted(range(len(texts)), key=lambda i: (-len(texts[i][0]), i))
-    rows: list[list[int]] = []
-    room: list[int] = []
-    for i in order:
-        length = len(texts[i][0]) - 1  # inputs are all ids but the last
-        if length > width:
-            raise ValueError(f"a text of {length + 1} tokens does not fit rows of {width}.")
-        place = next((r for r, left in enumerate(room) if left >= length), None)
-        if place is None:
-            rows.append([])
-            room.append(width)
-            place = len(rows) - 1
-        rows[place].append(i)
-        room[place] -= length
-    shape = (len(rows), width)
+    places = first_fit([len(ids) - 1 for ids, _ in texts], width=width)  # inputs are all ids but the last
+    shape = (1 + max((place.row for place in places), default=-1), width)
     ids = torch.full(shape, pad, dtype=torch.long)
     targets = torch.full(shape, pad, dtype=torch.long)
     weights = torch.zeros(shape)
     segments = torch.zeros(shape, dtype=torch.long)
-    for r, members in enumerate(rows):
-        at = 0
-        for number, i in enumerate(members, start=1):
-            text, counted = texts[i]
-            end = at + len(text) - 1
-            ids[r, at:end] = torch.tensor(text[:-1])
-            targets[r, at:end] = torch.tensor(text[1:])
-            weights[r, at:end] = torch.tensor(counted[1:], dtype=torch.float32)
-            segments[r, at:end] = number
-            at = end
+    for (text, counted), place in zip(texts, places, strict=True):
+        where = (place.row, slice(place.start, place.start + len(text) - 1))
+        ids[where] = torch.tensor(text[:-1])
+        targets[where] = torch.tensor(text[1:])
+        weights[where] = torch.tensor(counted[1:], dtype=torch.float32)
+        segments[where] = place.number
     return Packed(ids, targets, weights, segments)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palate.batches.packed import first_fit
+
 
 @dataclass(frozen=True)
 class Replies:
@@ -53,6 +55,23 @@ class Replies:
     def cut(self, length: int) -> Replies:
         """The first `length` columns of the rows."""
         return Replies(self.ids[:, :length], self.segments[:, :length], self.mask[:, : length - 1])
+
+    def side_by_side(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The same texts without padding, several in a row as wide as the longest: ids and segments (rows, width), and
+        place (batch, time + 1), where each token stands among theirs, counted row by row. Padding has the place of a
+        token of its row."""
+        lengths = self.segments.sum(dim=1)
+        width = int(lengths.max())
+        places = first_fit(lengths.tolist(), width=width)
+        rows = 1 + max(place.row for place in places)
+        starts = torch.tensor([place.row * width + place.start for place in places], device=self.ids.device)
+        numbers = torch.tensor([place.number for place in places], device=self.ids.device)
+        real = self.segments.bool()
+        place = starts[:, None] + (real.cumsum(dim=1) - 1).clamp(min=0)
+        ids, segments = (torch.zeros(rows * width, dtype=torch.long, device=self.ids.device) for _ in range(2))
+        ids[place[real]] = self.ids[real]
+        segments[place[real]] = numbers[:, None].expand_as(self.ids)[real]
+        return ids.view(rows, width), segments.view(rows, width), place
 
     def to(self, device: torch.device) -> Replies:
         """The same on another device."""

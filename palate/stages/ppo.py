@@ -28,7 +28,7 @@ from palate.batches.replies import Replies, lay_out
 from palate.device import Device, generator, open_device, seeds
 from palate.errors import BadInput, GateClosed
 from palate.generate.engine import Reply, generate
-from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_scores
+from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_scores, reply_values
 from palate.generate.sampling import Sampling
 from palate.metrics import Metrics, Progress
 from palate.nn import lora
@@ -92,12 +92,6 @@ class Models:
     def score(self, replies: Replies) -> Tensor:
         """Reward (batch): mean 0 over the assistant's replies, variance 1 at most."""
         return (self.reward(replies) - self.mean) / self.scale
-
-    def values(self, replies: Replies, device: Device) -> Tensor:
-        """V of the state before each target token, (batch, time): what the critic says where that token is
-        predicted."""
-        values: Tensor = self.critic(replies.inputs, replies.segments[:, :-1]).squeeze(-1)
-        return values
 
 
 @dataclass(frozen=True)
@@ -246,7 +240,7 @@ def _open_models(workspace: Workspace, device: Device, *, adapters: bool) -> Mod
         policy=policy,
         critic=critic,
         reference=reference,
-        reward=lambda replies: reply_scores(reward, replies, pooling=pooling, device=device) @ mix,
+        reward=lambda replies: reply_scores(reward, replies, pooling=pooling) @ mix,
         stops=tokenizer.stops,
         pad=tokenizer.pad,
         mean=float(extra["mean"]),
@@ -292,7 +286,7 @@ def _watch(
 
 def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor], like: Tensor) -> Tensor:
     """`of` applied to at most `rows` rows of similar length at a time; (batch, time) or (batch) as `like` is, rows in
-    their order. Activations of a whole rollout need not fit, and short rows are not padded to the longest. Of several
+    their order: activations of a whole rollout need not fit. Of several
     processes each takes its share of the rows, and all have the whole result."""
     result = torch.zeros_like(like)
     for part in replies.by_length(torch.tensor(share(range(len(replies)))), rows):
@@ -342,17 +336,17 @@ def roll_out(
 
     def policy_logp(part: Replies) -> Tensor:
         nonlocal entropy
-        logp, spread = reply_logp_and_entropy(models.policy, part, temperature=settings.temperature, device=device)
+        logp, spread = reply_logp_and_entropy(models.policy, part, temperature=settings.temperature)
         entropy += float(spread.sum())
         return logp
 
     def reference_logp(part: Replies) -> Tensor:
-        return reply_logp(models.reference, part, temperature=settings.temperature, device=device)
+        return reply_logp(models.reference, part, temperature=settings.temperature)
 
     rows, mask = rows_at_once(models, replies, settings, device), replies.mask
     logp = _in_pieces(replies, rows, policy_logp, like=mask)
     ref_logp = _in_pieces(replies, rows, reference_logp, like=mask)
-    values = _in_pieces(replies, rows, lambda part: models.values(part, device), like=mask) * mask
+    values = _in_pieces(replies, rows, lambda part: reply_values(models.critic, part), like=mask)
     score = _in_pieces(replies, rows, models.score, like=mask[:, 0])
     # In standard deviations of the score: a fixed number would be the only reward that a flat reward model leaves.
     score = score - settings.missing_eos_penalty * models.std / models.scale * (~ended)
@@ -381,13 +375,13 @@ def improve(
     seen: list[tuple[Tensor, Tensor]] = []  # of the minibatch in hand: log-probs now, and when they were sampled
 
     def policy_objective(part: Rollout) -> tuple[Tensor, Tensor]:
-        now = reply_logp(models.policy, part.replies, temperature=settings.temperature, device=device)
+        now = reply_logp(models.policy, part.replies, temperature=settings.temperature)
         mask = part.replies.mask
         seen.append((now.detach()[mask.bool()].cpu(), part.logp[mask.bool()].cpu()))
         return policy_loss(now, part.logp, part.advantages, mask, clip=settings.clip)
 
     def critic_objective(part: Rollout) -> tuple[Tensor, Tensor]:
-        values = models.values(part.replies, device)
+        values = reply_values(models.critic, part.replies)
         return value_loss(values, part.values, part.returns, part.replies.mask, clip=settings.value_clip)
 
     rows = rows_at_once(models, rollout.replies, settings, device)

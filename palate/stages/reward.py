@@ -200,7 +200,7 @@ def train(
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=min(settings.warmup_steps, steps // 2), steps=steps)
 
     def objective(ranked: RankedBatch) -> tuple[Tensor, Tensor]:
-        rows = reply_scores(model, ranked.replies, pooling=settings.pooling, device=device)
+        rows = reply_scores(model, ranked.replies, pooling=settings.pooling)
         scores = ranked.spread(rows)  # (prompts, candidates, criteria + overall)
         loss, prompts = preference_loss(scores[..., -1], ranked.targets, ranked.weights)
         return loss + settings.criteria_weight * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts

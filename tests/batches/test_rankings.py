@@ -56,7 +56,7 @@ def stepped(pieces: list[list[Group]]) -> tuple[Update, list[torch.Tensor]]:
 
     def objective(piece: list[Group]) -> tuple[torch.Tensor, torch.Tensor]:
         ranked = batch(piece, pad=0, device=CPU.torch)
-        scores = ranked.spread(reply_scores(scorer, ranked.replies, pooling="mean", device=CPU))
+        scores = ranked.spread(reply_scores(scorer, ranked.replies, pooling="mean"))
         loss, prompts = preference_loss(scores[..., -1], ranked.targets, ranked.weights)
         return loss + 0.25 * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts
 

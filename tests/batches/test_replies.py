@@ -47,24 +47,46 @@ def test_padding_changes_no_log_prob_entropy_or_score(rows: Replies, wider: int)
     other = torch.where(segments == 0, torch.randint(1, 50, ids.shape, generator=generator("rubbish")), ids)
     changed = Replies(other, segments, padding(rows.mask, (0, wider)))
     assert (changed.ids[:, : rows.ids.shape[1]] != rows.ids).any()
-    logp, again = (reply_logp(model, r, temperature=0.7, device=CPU) for r in (rows, changed))
+    logp, again = (reply_logp(model, r, temperature=0.7) for r in (rows, changed))
     torch.testing.assert_close(again[:, : logp.shape[1]], logp, rtol=1e-5, atol=1e-6)
     assert (again[changed.mask == 0] == 0).all() and (logp[rows.mask == 1] < 0).all()
-    _, spread = reply_logp_and_entropy(model, rows, temperature=0.7, device=CPU)
-    _, spread_too = reply_logp_and_entropy(model, changed, temperature=0.7, device=CPU)
+    _, spread = reply_logp_and_entropy(model, rows, temperature=0.7)
+    _, spread_too = reply_logp_and_entropy(model, changed, temperature=0.7)
     torch.testing.assert_close(spread_too.sum(dim=1), spread.sum(dim=1), rtol=0, atol=1e-5)
     for pooling in ("mean", "last"):
-        scores, scores_too = (reply_scores(scorer, r, pooling=pooling, device=CPU) for r in (rows, changed))
+        scores, scores_too = (reply_scores(scorer, r, pooling=pooling) for r in (rows, changed))
         torch.testing.assert_close(scores_too, scores, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_side_by_side_are_what_they_are_alone() -> None:
+    """Nine texts of 2 to 12 tokens go into few rows as wide as the longest, every token at its place, and see only
+    themselves: log-probs equal those of each text read alone by the plain network."""
+    lengths = [(1, 1), (2, 3), (5, 7), (4, 2), (1, 6), (3, 3), (2, 9), (1, 2), (6, 1)]
+    rng = generator("side by side")
+    words = [torch.randint(1, 50, (a + b,), generator=rng).tolist() for a, b in lengths]
+    replies = lay_out(
+        [text[:a] for text, (a, _) in zip(words, lengths)], [text[a:] for text, (a, _) in zip(words, lengths)], pad=0
+    )
+    ids, segments, place = replies.side_by_side()
+    assert ids.shape == segments.shape == (5, 12)  # 54 tokens
+    assert int((segments > 0).sum()) == sum(map(len, words))
+    for row, text in enumerate(words):
+        assert ids.flatten()[place[row, : len(text)]].tolist() == text
+    model, _ = networks()
+    together = reply_logp(model, replies, temperature=1.0)
+    for row, text in enumerate(words):
+        said = model(torch.tensor([text]))[0, :-1].log_softmax(dim=-1)
+        expected = said[torch.arange(len(text) - 1), torch.tensor(text[1:])][lengths[row][0] - 1 :]
+        torch.testing.assert_close(together[row][replies.mask[row] == 1], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_score_is_read_on_the_replys_own_tokens(rows: Replies) -> None:
     """The position that has *read* a token scores it, so the end marker's is the last; its log-prob is one earlier."""
     model, scorer = networks()
     every, logits = scorer(rows.ids, rows.segments), model(rows.ids, rows.segments)
-    logp = reply_logp(model, rows, temperature=1.0, device=CPU)
+    logp = reply_logp(model, rows, temperature=1.0)
     for pooling in ("mean", "last"):
-        scores = reply_scores(scorer, rows, pooling=pooling, device=CPU)
+        scores = reply_scores(scorer, rows, pooling=pooling)
         for row, (prompt, reply) in enumerate(zip((2, 7, 1, 4), (9, 1, 3, 6))):
             said = every[row, prompt : prompt + reply]
             torch.testing.assert_close(scores[row], said.mean(dim=0) if pooling == "mean" else said[-1])
@@ -75,13 +97,13 @@ def test_a_score_is_read_on_the_replys_own_tokens(rows: Replies) -> None:
 
 def test_a_row_does_not_see_its_neighbours(rows: Replies) -> None:
     model, scorer = networks()
-    logp = reply_logp(model, rows, temperature=1.0, device=CPU)
-    scores = reply_scores(scorer, rows, pooling="mean", device=CPU)
+    logp = reply_logp(model, rows, temperature=1.0)
+    scores = reply_scores(scorer, rows, pooling="mean")
     for number in range(len(rows)):
         one = rows.rows([number])
-        alone = reply_logp(model, one.cut(one.longest), temperature=1.0, device=CPU)
+        alone = reply_logp(model, one.cut(one.longest), temperature=1.0)
         torch.testing.assert_close(alone[0], logp[number, : one.longest - 1], rtol=1e-5, atol=1e-6)
-        score = reply_scores(scorer, one.cut(one.longest), pooling="mean", device=CPU)
+        score = reply_scores(scorer, one.cut(one.longest), pooling="mean")
         torch.testing.assert_close(score[0], scores[number], rtol=1e-5, atol=1e-6)
 
 

@@ -129,7 +129,7 @@ def test_log_probs_are_those_of_the_training_forward(temperature: float) -> None
     sampling = Sampling(max_new_tokens=24, temperature=temperature, stops=STOPS)
     replies = [reply for (reply,) in generate(model, PROMPTS, sampling, seeds=range(5), device=CPU)]
     laid = lay_out(PROMPTS, [reply.ids for reply in replies], pad=0)
-    logp = reply_logp(model, laid, temperature=temperature, device=CPU)
+    logp = reply_logp(model, laid, temperature=temperature)
     for row, reply in enumerate(replies):
         torch.testing.assert_close(logp[row][laid.mask[row].bool()], torch.tensor(reply.logps), atol=1e-5, rtol=0)
 

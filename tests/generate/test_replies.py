@@ -50,9 +50,9 @@ def test_padding_changes_no_logp_value_or_score(
     model = noisy(replace(SHAPE, positions=positions), 1)
     scorer = ScalarModel(trunk_copy(model.trunk), 3).requires_grad_(False)
     together = padded(lay_out(PROMPTS, REPLIES, pad=0), left, right, fill)
-    logp, entropy = reply_logp_and_entropy(model, together, temperature=0.7, device=CPU)
+    logp, entropy = reply_logp_and_entropy(model, together, temperature=0.7)
     values = scorer(together.inputs, together.segments[:, :-1])
-    pooled = {how: reply_scores(scorer, together, pooling=how, device=CPU) for how in ("last", "mean")}
+    pooled = {how: reply_scores(scorer, together, pooling=how) for how in ("last", "mean")}
     for row, (prompt, reply) in enumerate(zip(PROMPTS, REPLIES, strict=True)):
         logits = model(torch.tensor([prompt + reply[:-1]]))[0, len(prompt) - 1 :] / 0.7
         alone = logits.log_softmax(-1)
@@ -80,8 +80,8 @@ def test_sampled_replies_have_the_distribution_of_their_log_probs() -> None:
         if end not in reply[:-1] and (length == longest or reply[-1] == end)
     ]
     laid = lay_out([prompt] * len(every), every, pad=0)
-    logp = reply_logp(policy, laid, temperature=temperature, device=CPU).double().sum(1)
-    ref_logp = reply_logp(reference, laid, temperature=temperature, device=CPU).double().sum(1)
+    logp = reply_logp(policy, laid, temperature=temperature).double().sum(1)
+    ref_logp = reply_logp(reference, laid, temperature=temperature).double().sum(1)
     assert float(logp.exp().sum()) == pytest.approx(1, abs=1e-5)
     exact = float((logp.exp() * (logp - ref_logp)).sum())
 
@@ -91,8 +91,8 @@ def test_sampled_replies_have_the_distribution_of_their_log_probs() -> None:
     )  # fmt: skip
     drawn = lay_out([prompt] * n, [reply.ids for reply in sampled], pad=0)
     kl = reply_kl(
-        reply_logp(policy, drawn, temperature=temperature, device=CPU),
-        reply_logp(reference, drawn, temperature=temperature, device=CPU),
+        reply_logp(policy, drawn, temperature=temperature),
+        reply_logp(reference, drawn, temperature=temperature),
         drawn.mask,
     )
     error = float(kl.std()) / math.sqrt(n)

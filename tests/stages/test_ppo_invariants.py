@@ -232,7 +232,7 @@ def test_what_is_watched_is_the_last_minibatch_alone() -> None:
     watched = gradients(made, rollout, SETTINGS.model_copy(update={"minibatch_rows": 3, "micro_rows": 2}))[2]
     last = torch.randperm(len(PROMPTS), generator=generator(0, 1, "minibatches", SETTINGS.epochs - 1))[6:]
     with torch.no_grad():
-        now = reply_logp(made.policy, rollout.replies.rows(last), temperature=0.7, device=CPU)
+        now = reply_logp(made.policy, rollout.replies.rows(last), temperature=0.7)
     off = (now - rollout.logp[last])[rollout.replies.mask[last].bool()]
     assert watched["step_kl"] == pytest.approx(0.5 * float((off**2).mean()), rel=1e-4)
     assert watched["ratio"] == pytest.approx(float(off.exp().mean()), rel=1e-4)

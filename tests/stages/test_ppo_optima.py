@@ -12,7 +12,6 @@ import torch
 from tests_games import (
     BANDIT_PROMPTS,
     BANDIT_SHAPE,
-    CPU,
     END,
     GOAL,
     NODES,
@@ -54,7 +53,7 @@ def bandit(seed: int, folder: Path) -> float:
     """Share of the optimum, which is 1: a reply of nothing but the wanted token."""
     players = models(language_model(BANDIT_SHAPE, seed), wanted_share, stops=(END,))
     best = lay_out([[1]], [[WANTED] * BANDIT.max_new_tokens], pad=PAD)
-    far = -float(reply_logp(players.reference, best, temperature=1.0, device=CPU).sum())
+    far = -float(reply_logp(players.reference, best, temperature=1.0).sum())
     before = mean_reward(players, BANDIT_PROMPTS, BANDIT, answers=8)
     lines = play(players, BANDIT_PROMPTS, BANDIT, folder, seed)
     assert before < 0.2
@@ -70,7 +69,7 @@ def random_walks(seed: int, folder: Path) -> float:
     best = [[node + 1 for node in path[1:]] for path in world.shortest[1:]]
     laid = lay_out(prompts, best, pad=PAD)
     assert world.optimality(laid).tolist() == [1.0] * len(best)
-    far = -float(reply_logp(players.reference, laid, temperature=1.0, device=CPU).sum()) / len(best)
+    far = -float(reply_logp(players.reference, laid, temperature=1.0).sum()) / len(best)
     before = mean_reward(players, prompts, WALKS, answers=32)
     lines = play(players, prompts, WALKS, folder, seed)
     assert before < 0.85

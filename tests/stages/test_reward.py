@@ -82,10 +82,10 @@ def test_scores_do_not_depend_on_the_batch(small_run: Made) -> None:
 
     device = Device("cpu", torch.float32)
     together = batch(found[:4], pad=0, device=device.torch)
-    spread = together.spread(reply_scores(model, together.replies, pooling="mean", device=device))
+    spread = together.spread(reply_scores(model, together.replies, pooling="mean"))
     for number, group in enumerate(found[:4]):
         alone = batch([group], pad=0, device=device.torch)
-        scores = reply_scores(model, alone.replies, pooling="mean", device=device)
+        scores = reply_scores(model, alone.replies, pooling="mean")
         torch.testing.assert_close(spread[number, : len(scores)], scores, atol=1e-5, rtol=0)
 
 

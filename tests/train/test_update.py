@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from palate.batches.packed import Packed
 from palate.batches.replies import Replies, lay_out
-from palate.device import Device, generator
+from palate.device import generator
 from palate.errors import NotFinite
 from palate.generate.replies import reply_logp
 from palate.nn.config import Shape
@@ -52,13 +52,13 @@ def uneven_rows() -> Replies:
 def test_accumulation_changes_nothing(cuts: list[int]) -> None:
     """1 x 8 = 8 x 1, through the network, in float32 to 1e-6."""
     shape = Shape(vocab=50, layers=2, dim=16, heads=2, kv_heads=1, hidden=32, context=32)
-    model, cpu = LanguageModel(Trunk(shape)), Device("cpu", torch.float32)
+    model = LanguageModel(Trunk(shape))
     initialise(model, shape, generator("accumulation"))
     model.trunk.embed.weight.data *= 20
     rows = uneven_rows()
 
     def objective(part: Replies) -> tuple[Tensor, Tensor]:
-        return -reply_logp(model, part, temperature=1.0, device=cpu).sum(), part.mask.sum()
+        return -reply_logp(model, part, temperature=1.0).sum(), part.mask.sum()
 
     start = copy.deepcopy(model.state_dict())
     whole = step(model, [rows], objective)

@@ -191,7 +191,7 @@ def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
         policy=policy,
         critic=critic,
         reference=reference,
-        reward=lambda replies: reply_scores(reward, replies, pooling="last", device=device)[:, 0],
+        reward=lambda replies: reply_scores(reward, replies, pooling="last")[:, 0],
         stops=(),
         pad=0,
     )
