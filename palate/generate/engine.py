@@ -26,6 +26,7 @@ from palate.nn.transformer import LanguageModel
 
 ROWS = 512  # rows decoded together (docs/log.md)
 REFILL = 4  # free places are filled once one in so many is free
+STEP = 32  # rows are dropped down to multiples of it: products of a new size are set up first, a millisecond each
 READ = 8192  # tokens of prompts read together
 
 
@@ -218,17 +219,20 @@ class _Batch:
             self.replies[reply] = Reply(tuple(said[:count]), bool(ends), tuple(told))
             self.reply[row] = None
         self.free = [row for row, reply in enumerate(self.reply) if reply is None]
+        busy = len(self.reply) - len(self.free)
+        room = -(-busy // STEP) * STEP if busy > STEP else busy
         kept = None
-        if not self.waiting and 0.75 * len(self.reply) >= len(self.reply) - len(self.free) > 0:  # copying pays by then
-            stay = [row for row, reply in enumerate(self.reply) if reply is not None]
+        if not self.waiting and 0.75 * len(self.reply) >= room > 0:  # copying pays by then
+            dropped = set(self.free[room - busy :])
+            stay = [row for row in range(len(self.reply)) if row not in dropped]
             kept = torch.tensor(stay, device=self.device.torch)
             self.decoder.keep(kept)
             self.ring, self.ids, self.logps, self.hit = (t[kept] for t in (self.ring, self.ids, self.logps, self.hit))
             self.seen = None if self.seen is None else self.seen[kept]
             self.reply = [self.reply[row] for row in stay]
             self.begun, self.full = [self.begun[row] for row in stay], [self.full[row] for row in stay]
-            self.free = []
-        elif self.free:  # they compute for nobody: from the start again, where the room reaches
+            self.free = [row for row, reply in enumerate(self.reply) if reply is None]
+        if self.free:  # they compute for nobody: from the start again, where the room reaches
             idle = torch.tensor(self.free, device=self.device.torch)
             self.decoder.position[idle] = 0
             self.hit[idle] = False

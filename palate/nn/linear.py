@@ -38,6 +38,11 @@ class Head(Linear):
 class Embedding(nn.Embedding):
     """Rows of a matrix by number, in float32 (float64 stays)."""
 
+    def __init__(self, count: int, dim: int) -> None:
+        super().__init__(count, dim, _weight=torch.empty(count, dim))
+        if not self.weight.is_meta:  # there is nothing to fill there, and torch takes a second and a half to do so
+            nn.init.normal_(self.weight)
+
     def forward(self, ids: Tensor) -> Tensor:
         if self.weight.dtype == torch.promote_types(self.weight.dtype, torch.float32):
             return super().forward(ids)

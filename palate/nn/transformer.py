@@ -170,7 +170,8 @@ class ScalarModel(Network):
         self.trunk = trunk
         self.score = nn.Linear(trunk.shape.dim, outputs, bias=False)
         # N(0, 1/sqrt(d+1)): scores of order one at the start (Stiennon et al. 2020, code of the paper).
-        nn.init.normal_(self.score.weight, std=1 / math.sqrt(trunk.shape.dim + 1), generator=rng)
+        if not self.score.weight.is_meta:
+            nn.init.normal_(self.score.weight, std=1 / math.sqrt(trunk.shape.dim + 1), generator=rng)
 
     def on(self, trunk: Trunk) -> ScalarModel:
         """The same head on another trunk."""
