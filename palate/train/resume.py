@@ -88,6 +88,10 @@ def load(folder: Path, learners: Mapping[str, Learner]) -> tuple[int, dict[str, 
         with zipfile.ZipFile(path) as whole:  # torch writes the checksums and does not read them
             if (bad := whole.testzip()) is not None:
                 raise ValueError(f"wrong checksum in {bad}")
+            # torch takes what is marked as a folder (MS-DOS attribute 0x10) for empty, and fills it with whatever lay
+            # in memory.
+            if marked := [one.filename for one in whole.infolist() if one.external_attr]:
+                raise ValueError(f"{marked[0]} is marked as what it is not")
         # Nothing but tensors and plain values is unpickled; not onto the leader's GPU, where they may come from.
         state = torch.load(path, weights_only=True, map_location="cpu")
         for name, learner in learners.items():

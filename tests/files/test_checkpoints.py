@@ -51,6 +51,19 @@ def test_a_damaged_state_is_told_and_never_half_loaded(tmp_path: Path, times: in
     assert counts["refused"] > 51 + 20 * times
 
 
+def test_tensors_marked_as_folders_are_not_read_as_empty(tmp_path: Path) -> None:
+    """Bit 4 of the external attributes, which no checksum covers: torch reads such a tensor without an error."""
+    resume.save(tmp_path, 7, {"base": trained()}, {"kept": torch.arange(200.0)})
+    path = tmp_path / resume.FILE
+    good = path.read_bytes()
+    start = good.find(b"PK\x01\x02")
+    while start >= 0:
+        path.write_bytes(good[: start + 38] + bytes([good[start + 38] ^ 0x10]) + good[start + 39 :])
+        with pytest.raises(BrokenArtifact, match=r"state\.pt cannot be gone on from .* is marked as what it is not"):
+            resume.load(tmp_path, {"base": learner()})
+        start = good.find(b"PK\x01\x02", start + 4)
+
+
 @pytest.mark.parametrize(
     "content",
     [
