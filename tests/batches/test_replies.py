@@ -11,7 +11,7 @@ from palate.batches.replies import Replies, lay_out
 from palate.device import Device, generator
 from palate.generate.replies import reply_logp, reply_logp_and_entropy, reply_scores
 from palate.nn.config import Shape
-from palate.nn.transformer import LanguageModel, ScalarModel, Trunk
+from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, pooled
 from palate.objectives.next_token import next_token_loss
 
 CPU = Device("cpu", torch.float32)
@@ -56,6 +56,13 @@ def test_padding_changes_no_log_prob_entropy_or_score(rows: Replies, wider: int)
     for pooling in ("mean", "last"):
         scores, scores_too = (reply_scores(scorer, r, pooling=pooling) for r in (rows, changed))
         torch.testing.assert_close(scores_too, scores, rtol=1e-5, atol=1e-6)
+
+
+def test_the_last_token_of_a_reply_is_not_the_last_column() -> None:
+    scores = torch.arange(24.0).view(2, 6, 2)
+    mask = torch.tensor([[0.0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]])
+    assert pooled(scores, mask, "last").tolist() == [scores[0, 2].tolist(), scores[1, 5].tolist()]
+    assert pooled(scores, mask, "mean").tolist() == [[3.0, 4.0], [20.0, 21.0]]
 
 
 def test_rows_side_by_side_are_what_they_are_alone() -> None:
