@@ -44,14 +44,12 @@ class Place(NamedTuple):
 
 
 def first_fit(lengths: Sequence[int], *, width: int) -> list[Place]:
-    """Places for texts of these lengths in rows of `width`: longest first, each in the first row with room for it.
-    Raises ValueError for a text that is longer."""
+    """Places for texts of these lengths, none of which is longer than `width`, in rows of it: longest first, each in
+    the first row with room."""
     room: list[int] = []
     count: list[int] = []
     places = [Place(0, 0, 1)] * len(lengths)
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if lengths[i] > width:
-            raise ValueError(f"a text of {lengths[i] + 1} tokens does not fit rows of {width}.")
         row = next((r for r, left in enumerate(room) if left >= lengths[i]), len(room))
         if row == len(room):
             room.append(width)
@@ -67,7 +65,10 @@ def pack(texts: Sequence[tuple[Sequence[int], Sequence[int]]], *, width: int, pa
 
     weights[i] belongs to ids[i] as a *target*: position i-1 predicts it. A text longer than `width` is a ValueError.
     """
-    places = first_fit([len(ids) - 1 for ids, _ in texts], width=width)  # inputs are all ids but the last
+    lengths = [len(ids) - 1 for ids, _ in texts]  # inputs are all ids but the last
+    if lengths and max(lengths) > width:
+        raise ValueError(f"a text of {max(lengths) + 1} tokens does not fit rows of {width}.")
+    places = first_fit(lengths, width=width)
     shape = (1 + max((place.row for place in places), default=-1), width)
     ids = torch.full(shape, pad, dtype=torch.long)
     targets = torch.full(shape, pad, dtype=torch.long)

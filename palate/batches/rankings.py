@@ -105,8 +105,8 @@ def _group(
 
 
 def by_size(members: Sequence[Group], most_tokens: int) -> list[list[Group]]:
-    """The groups in pieces of similar length: the rows of a piece, padded to its longest, are at most `most_tokens`
-    tokens (a group that is larger by itself is a piece by itself)."""
+    """The groups in pieces of similar length: the rows of a piece, each as long as the longest, are at most
+    `most_tokens` tokens (a group that is larger by itself is a piece by itself)."""
 
     def width(group: Group) -> int:
         return len(group.prompt_ids) + max(map(len, group.reply_ids))

@@ -41,7 +41,7 @@ class Replies:
         return Replies(self.ids[numbers], self.segments[numbers], self.mask[numbers])
 
     def by_length(self, numbers: Tensor, rows: int) -> list[Tensor]:
-        """`numbers` of rows, shortest first, in pieces of at most `rows`: a piece pads to its own longest row."""
+        """`numbers` of rows, shortest first, in pieces of at most `rows`, each as wide as its own longest."""
         if len(numbers) == 0:
             return []
         lengths = self.segments[numbers].sum(dim=1).cpu()

@@ -286,8 +286,8 @@ def _watch(
 
 def _in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor], like: Tensor) -> Tensor:
     """`of` applied to at most `rows` rows of similar length at a time; (batch, time) or (batch) as `like` is, rows in
-    their order: activations of a whole rollout need not fit. Of several
-    processes each takes its share of the rows, and all have the whole result."""
+    their order: activations of a whole rollout need not fit. Of several processes each takes its share of the rows, and
+    all have the whole result."""
     result = torch.zeros_like(like)
     for part in replies.by_length(torch.tensor(share(range(len(replies)))), rows):
         piece = replies.rows(part)

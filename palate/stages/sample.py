@@ -20,7 +20,11 @@ from palate.train.distributed import in_parts
 from palate.weights import folder as weights
 from palate.workspace import Workspace
 
-AT_ONCE = 512  # prompts of a process between two advances of the progress bar: fewer leave no work for places that end
+LEAST, MOST = 64, 512
+"""Prompts of a process between two advances of the progress bar. Few leave no work for places that end (docs/log.md);
+with many, a large model's bar would stand for an hour."""
+SMALL = 2_000_000
+"""Parameters up to which it is `MOST`."""
 
 
 def run(recipe: Recipe, workspace: Workspace) -> None:
@@ -54,7 +58,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     with workspace.publish() as folder:
         responses: list[Response] = []
         with Progress("sample", len(kept), unit="prompts") as progress:
-            at_once = AT_ONCE * ranks.world()
+            at_once = max(LEAST, min(MOST, MOST * SMALL // model.shape.parameters)) * ranks.world()
             for start in range(0, len(kept), at_once):
                 part = slice(start, start + at_once)
                 replies = in_parts(requests[part], answer)
