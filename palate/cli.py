@@ -273,6 +273,17 @@ def bench_cost(json: Json = None, repeats: Repeats = 9) -> None:
     command.main(json, repeats)
 
 
+@bench.command("dial")
+def bench_dial(
+    run: Run,
+    json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where the figures go, trial by trial.")],
+) -> None:
+    """The sweep behind [dial], on the tokens of a run: many short pretrainings."""
+    from palate.commands.bench import dial as command
+
+    command.main(run, json)
+
+
 @bench.command("shakespeare")
 def bench_shakespeare(
     text: Annotated[Path, typer.Argument(help="The text of tiny Shakespeare, input.txt or input.txt.gz.")],

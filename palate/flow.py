@@ -271,13 +271,18 @@ CONTROL_STAGES = {"placebo": ("rank", "reward", "ppo"), "sft_continued": ("sft",
 def open_run(recipe: Recipe, folder: Path) -> tuple[Recipe, Workspace]:
     """The recipe with what is measured on this machine filled in, and its run folder with that recipe written first."""
     workspace = Workspace(folder)
-    before = folder / RECIPE
+    before = recipes.load(folder / RECIPE) if (folder / RECIPE).is_file() else None
     hardware = recipe.hardware
-    if before.is_file():  # what was measured once stays as it was, so that hashes and resuming stay exact
-        frozen = recipes.load(before).hardware
+    if before is not None:  # what was measured once stays as it was, so that hashes and resuming stay exact
         hardware = type(hardware)(
-            **{k: v if v is not None else getattr(frozen, k) for k, v in hardware.model_dump().items()}
+            **{k: v if v is not None else getattr(before.hardware, k) for k, v in hardware.model_dump().items()}
         )
+    recipe = recipe.model_copy(update={"hardware": hardware})
+    if recipe.dial is not None:
+        from palate import dial
+
+        recipe = dial.resolve(recipe, before)
+        hardware = recipe.hardware
     if None in hardware.model_dump(exclude={"shard"}).values():
         from palate import device
         from palate.stages import pretrain

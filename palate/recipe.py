@@ -108,6 +108,26 @@ class Pretrain(Training):
     """Rows of `model.context` tokens in one step."""
 
 
+class Dial(Section):
+    """One number instead of [model] and [pretrain]: they follow from it (docs/dial.md) and stand beside it in the run's
+    recipe. With a size of your own (size, layers) [pretrain] may be given, with `minutes` [model] may."""
+
+    size: Literal["nano", "micro", "tiny", "mini", "small", "medium", "base"] | None = None
+    """A name for a number of layers."""
+    layers: int | None = Field(None, ge=1, le=1_000)
+    minutes: float | None = Field(None, gt=0, le=1e6)
+    """Of pretraining on this machine, which is measured for a few seconds."""
+    context: int = Field(256, ge=16, le=1_048_576)
+    gave: tuple[Literal["model", "pretrain"], ...] = ()
+    """Which sections followed from it. A run's own recipe has this; yours needs no such key."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if sum(value is not None for value in (self.size, self.layers, self.minutes)) != 1:
+            raise ValueError("turn it by one of size, layers and minutes")
+        return self
+
+
 class Base(Section):
     """An open model that takes the place of pretraining: a Hugging Face folder, or its id on the hub."""
 
@@ -299,6 +319,7 @@ class Recipe(Section):
     kitchen: Kitchen | None = None
     collect: Collect | None = None
     tokenize: Tokenize | None = None
+    dial: Dial | None = None
     model: Model | None = None
     pretrain: Pretrain | None = None
     base: Base | None = None
@@ -322,6 +343,21 @@ class Recipe(Section):
         return name
 
     @model_validator(mode="after")
+    def _has_one_base(self) -> Self:
+        if self.base and (self.pretrain or self.dial):
+            other = "pretrain" if self.pretrain else "dial"
+            raise ValueError(f"[base] and [{other}] both make the base model; leave one out")
+        if self.dial and not self.tokenize:
+            raise ValueError("[dial] needs a [tokenize] section: the vocabulary is part of a model's size")
+        if self.dial:
+            own = "pretrain" if self.dial.minutes else "model"
+            if getattr(self, own) and own not in self.dial.gave:
+                raise ValueError(f"[{own}] says what [dial] is there to find; leave one out")
+        if self.pretrain and not (self.model or self.dial):
+            raise ValueError("[pretrain] needs a [model] section that says the shape, or a [dial]")
+        return self
+
+    @model_validator(mode="after")
     def _across(self) -> Self:
         for section, key, names in (
             ("collect", "sources", self.collect.sources if self.collect else ()),
@@ -331,10 +367,6 @@ class Recipe(Section):
         ):
             if "kitchen" in names and self.kitchen is None:
                 raise ValueError(f'{section}.{key} names "kitchen", so the recipe needs a [kitchen] section')
-        if self.base and self.pretrain:
-            raise ValueError("[base] and [pretrain] both make the base model; leave one out")
-        if self.pretrain and not self.model:
-            raise ValueError("[pretrain] needs a [model] section that says the shape")
         for name in ("pretrain", "sft", "reward"):
             part = getattr(self, name)
             steps = getattr(part, "steps", None)
@@ -343,13 +375,14 @@ class Recipe(Section):
                     f"{name}.warmup_steps is {part.warmup_steps} but {name}.steps is {steps}: the learning rate "
                     f"would never reach its peak; set warmup_steps below {steps}"
                 )
-        if self.model:
+        planned, section = (self.model, "model") if self.model else (self.dial, "dial")
+        if planned:
             for name in ("sample", "ppo", "evaluate"):
                 part = getattr(self, name)
-                if part is not None and part.max_new_tokens >= self.model.context:
+                if part is not None and part.max_new_tokens >= planned.context:
                     raise ValueError(
                         f"{name}.max_new_tokens is {part.max_new_tokens}, which leaves no room for a prompt in "
-                        f"model.context = {self.model.context}"
+                        f"{section}.context = {planned.context}"
                     )
         if self.controls and not (self.ppo and self.reward and self.sft):
             raise ValueError("[controls] compares with PPO, so it needs [sft], [reward] and [ppo]")

@@ -23,7 +23,7 @@ FLOORS = {
     "weights": 4,
     "train": 5, "generate": 5, "measure": 5,
     "report": 6,
-    "stages": 8, "commands": 8,
+    "stages": 8, "dial": 8, "commands": 8,
     "flow": 8.5,
     "cli": 9, "api": 9, "__main__": 9,
 }  # fmt: skip

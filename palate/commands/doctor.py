@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 
-from palate import device
+from palate import device, dial
 from palate.recipe import Hardware, Recipe
 from palate.stages import pretrain
 
@@ -18,6 +18,8 @@ REACHED = 0.6
 
 def report(recipe: Recipe | None) -> Iterator[str]:
     """The lines to show."""
+    if recipe:
+        recipe = dial.resolve(recipe, None)
     wanted = recipe.hardware if recipe else Hardware()
     operations = pretrain.operations(recipe) if recipe else 0.0
     found = device.measure(wanted, operations)

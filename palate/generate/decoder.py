@@ -15,7 +15,7 @@ from palate.nn.norms import LayerNorm, Norm
 from palate.nn.transformer import Block, LanguageModel, SwiGLU
 
 CHUNK = 32  # positions by which the room grows
-FEW = 32  # rows up to which a CPU keeps keys and values in float32, whose small products cost it least
+FEW = 128  # rows up to which a CPU keeps keys and values in float32, whose small products cost it least
 SMALL = 8_000_000  # parameters up to which a CPU decodes a single row in float32: they stay in its cache
 
 

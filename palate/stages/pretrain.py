@@ -90,6 +90,15 @@ def build(settings: Model, vocab: int, seed: int) -> LanguageModel:
     return model
 
 
+def objective(model: LanguageModel) -> Callable[[Packed], tuple[Tensor, Tensor]]:
+    """The summed loss of rows, and over how many tokens."""
+
+    def loss(rows: Packed) -> tuple[Tensor, Tensor]:
+        return next_token_loss(model(rows.ids, rows.segments), rows.targets, rows.weights)
+
+    return loss
+
+
 def train(
     learner: Learner,
     model: LanguageModel,
@@ -108,9 +117,6 @@ def train(
     rows_at_once = tokens_at_once(model.shape, width, device, at_most=most, processes=parts(model)) // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
-    def objective(rows: Packed) -> tuple[Tensor, Tensor]:
-        return next_token_loss(model(rows.ids, rows.segments), rows.targets, rows.weights)
-
     with Progress("pretrain", settings.steps, done=done) as progress:
         for tick in ticks(
             settings.steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every
@@ -119,7 +125,12 @@ def train(
             batch = shard.rows(share(range(first, first + settings.batch_rows)), width=width, seed=seed)
             micro = batch.to(device.torch).split(rows_at_once)
             result = update(
-                learner, micro, objective, lr=lr(tick.step), max_norm=settings.max_norm, name=f"pretrain {tick.step}"
+                learner,
+                micro,
+                objective(model),
+                lr=lr(tick.step),
+                max_norm=settings.max_norm,
+                name=f"pretrain {tick.step}",
             )
             log.log(tick.step, loss=result.loss, lr=lr(tick.step), grad_norm=result.grad_norm)
             if tick.evaluate:

@@ -1,0 +1,202 @@
+"""One dial: a size, a number of layers or minutes -> the sections [model] and [pretrain]. Where the rule comes from:
+docs/dial.md."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from palate import metrics, ranks
+from palate.batches.packed import Packed
+from palate.device import COMPILING, Device, compiler, generator, open_device
+from palate.errors import RecipeError
+from palate.nn.config import Shape
+from palate.recipe import Model, Pretrain, Recipe
+from palate.stages import pretrain
+from palate.train.memory import tokens_at_once
+from palate.train.update import Learner, update
+
+SIZES = {"nano": 1, "micro": 2, "tiny": 3, "mini": 4, "small": 6, "medium": 8, "base": 12}
+"""Layers by name; "base" has the shape of GPT-2 small."""
+HEAD_WIDTH = 64
+"""Every layer makes the network as much wider, so every layer has one head."""
+OPTIMIZER = "muon"
+PEAK_LR = 8e-3
+"""For every size and batch of the sweep within one hundredth of a bit per byte of the best rate."""
+WARM_UP = 0.05
+"""Share of the steps that the rate rises in; then it falls in a line to 0."""
+TOKENS_PER_STEP = 4096
+"""At the least; a long training takes more, STEPS of them."""
+STEPS = 5000
+TOKENS_PER_PARAMETER = 20
+"""What a size is trained on: the optimum of Hoffmann et al. 2022, section 3, for a given amount of computing."""
+LEAST_TOKENS_PER_PARAMETER = 4
+"""Of two models with the same minutes the larger one is better from here on."""
+GLANCES = 20
+"""How often held-out text is looked at and the state saved on the way."""
+MEASURED = 1.5
+"""Seconds of steps that tell a model's pace."""
+
+
+def resolve(recipe: Recipe, before: Recipe | None) -> Recipe:
+    """`recipe` with what follows from its [dial] filled in; `before` is the recipe that its run has already.
+
+    What followed once stays until the dial is turned, so that hashes and resuming are exact. What a person changes in
+    it is theirs: then the dial is gone. Raises RecipeError where no model can be trained in the minutes.
+    """
+    dial = recipe.dial
+    if dial is None:
+        return recipe
+    if dial.gave:
+        if before is None:  # the recipe of a run was copied, to do the same again
+            return recipe
+        if any(getattr(recipe, name) != getattr(before, name) for name in dial.gave):
+            return recipe.model_copy(update={"dial": None})
+    asked = _without_answer(recipe)
+    if before is not None and before.dial is not None and _same(asked, _without_answer(before)):
+        return _answered(asked, **{name: getattr(before, name) for name in before.dial.gave})
+    return _turn(asked)
+
+
+def _without_answer(recipe: Recipe) -> Recipe:
+    assert recipe.dial is not None
+    dial = recipe.dial.model_copy(update={"gave": ()})
+    return recipe.model_copy(update={"dial": dial} | dict.fromkeys(recipe.dial.gave))
+
+
+def _same(one: Recipe, other: Recipe) -> bool:
+    """Whether the dial stands alike in both, and beside the same."""
+    return all(getattr(one, name) == getattr(other, name) for name in ("dial", "model", "pretrain", "tokenize"))
+
+
+def _turn(recipe: Recipe) -> Recipe:
+    """`recipe` with what follows from its dial."""
+    dial, tokenize = recipe.dial, recipe.tokenize
+    assert dial is not None and tokenize is not None
+    if dial.minutes is not None:
+        return _fit(recipe, dial.minutes, tokenize.vocab)
+    chosen = model(dial.layers or SIZES[str(dial.size)], dial.context)
+    if recipe.pretrain is not None:
+        return _answered(recipe, model=chosen)
+    shape = pretrain.shape(chosen, tokenize.vocab)
+    return _answered(recipe, model=chosen, pretrain=training(shape, TOKENS_PER_PARAMETER * shape.parameters))
+
+
+def _answered(recipe: Recipe, **sections: Model | Pretrain) -> Recipe:
+    assert recipe.dial is not None
+    dial = recipe.dial.model_copy(update={"gave": tuple(sections)})
+    return recipe.model_copy(update={"dial": dial} | sections)
+
+
+# --- the rule ---------------------------------------------------------------------------------------------------------
+
+
+def model(layers: int, context: int) -> Model:
+    """The shape of so many layers."""
+    return Model.model_validate({"layers": layers, "dim": HEAD_WIDTH * layers, "heads": layers, "context": context})
+
+
+def training(shape: Shape, tokens: float) -> Pretrain:
+    """How `shape` is trained on about so many tokens."""
+    rows = max(1, round(max(TOKENS_PER_STEP, tokens / STEPS) / shape.context))
+    steps = max(2, round(tokens / rows / shape.context))
+    seldom = max(20, -(-steps // GLANCES))
+    return Pretrain.model_validate(
+        {
+            "steps": steps,
+            "batch_rows": rows,
+            "optimizer": OPTIMIZER,
+            "peak_lr": PEAK_LR,
+            "schedule": "linear",
+            "warmup_steps": round(WARM_UP * steps),
+            "evaluate_every": seldom,
+            "save_every": seldom,
+        }
+    )
+
+
+# --- minutes ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What pretraining takes on this machine: `start` seconds until it learns, then so many tokens a second."""
+
+    start: float
+    speed: float
+
+    def tokens(self, seconds: float, context: int) -> float:
+        """How many are learned in so many seconds, the reading of held-out text taken off: a third of the work each."""
+        return (seconds - self.start) * self.speed - GLANCES * pretrain.GLANCE_ROWS * context / 3
+
+
+def _fit(recipe: Recipe, minutes: float, vocab: int) -> Recipe:
+    """The largest model that gets enough tokens in so many minutes of pretraining, and how many that are."""
+    assert recipe.dial is not None
+    hardware, seconds = recipe.hardware, 60 * minutes
+    device = open_device(hardware.model_copy(update={"compile": False}))
+    shapes = [recipe.model] if recipe.model else [model(layers, recipe.dial.context) for layers in SIZES.values()]
+    chosen, pace = shapes[0], measure(shapes[0], vocab, device)
+    for larger in shapes[1:]:
+        shape = pretrain.shape(larger, vocab)
+        enough = LEAST_TOKENS_PER_PARAMETER * shape.parameters
+        # A larger one comes nearer to the machine's ceiling, but never by this much.
+        most = 2 * pace.speed * _flops(chosen, vocab) / _flops(larger, vocab)
+        if most * seconds < enough:
+            break
+        slower = measure(larger, vocab, device)
+        if slower.tokens(seconds, larger.context) < enough:
+            break
+        chosen, pace = larger, slower
+    if hardware.compile is None:
+        hardware = hardware.model_copy(update={"compile": seconds > COMPILING and compiler(device.kind) is not None})
+    if hardware.compile:
+        device = open_device(hardware)
+        measure(chosen, vocab, device)  # compiles it, which the stage then finds done
+        pace = measure(chosen, vocab, device)
+    tokens = pace.tokens(seconds, chosen.context)
+    shape = pretrain.shape(chosen, vocab)
+    planned = training(shape, tokens)
+    if tokens < 2 * planned.batch_rows * chosen.context:
+        raise RecipeError(
+            f"dial.minutes = {minutes:g}: in that time this machine learns {max(0, tokens):,.0f} tokens with this "
+            "[model], less than two steps. Give it more minutes or make the model smaller."
+        )
+    metrics.say(
+        f"      the dial: {pace.speed:,.0f} tokens/s with {chosen.layers} layers ({shape.parameters / 1e6:.1f} M "
+        f"parameters), {tokens / 1e6:.1f} M tokens in {minutes:g} minutes"
+    )
+    answer = {"pretrain": planned} if recipe.model else {"model": chosen, "pretrain": planned}
+    return _answered(recipe.model_copy(update={"hardware": hardware}), **answer)
+
+
+def _flops(settings: Model, vocab: int) -> int:
+    return pretrain.shape(settings, vocab).flops_per_token(settings.context)
+
+
+def measure(settings: Model, vocab: int, device: Device) -> Pace:
+    """The pace of some real optimizer steps on tokens that mean nothing."""
+    began = time.perf_counter()
+    network = pretrain.build(settings, vocab, seed=0)
+    learner = Learner.make(OPTIMIZER, network, device, weight_decay=0.1)
+    width = settings.context
+    rows = max(1, TOKENS_PER_STEP // width)
+    at_once = tokens_at_once(network.shape, width, device, at_most=rows * width) // width
+    ids = torch.randint(0, vocab, (rows, width), generator=generator("dial")).to(device.torch)
+    batch = Packed(ids, ids, torch.ones(rows, width, device=ids.device), torch.ones_like(ids))
+    micro = list(batch.split(at_once))
+    step = partial(
+        update, learner, micro, pretrain.objective(network), lr=0.0, max_norm=1.0, name="measuring the machine"
+    )
+    step()
+    start = time.perf_counter() - began
+    taken: list[float] = []
+    while len(taken) < 3 or sum(taken) < MEASURED:
+        again = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - again)
+    return Pace(start, ranks.world() * rows * width / statistics.median(taken))
