@@ -39,7 +39,7 @@ def measure(workload: Workload, corpora: tuple[int, ...], repeats: int) -> dict[
             name: {
                 "tokens_per_second": round(workload.tokens / record.seconds),
                 "peak_mb": round(record.peak_mb),
-                "warm_up_seconds": round(record.first.seconds, 1),
+                "warm_up_seconds": round(record.warm_up, 1),
             }
             for name, record in records.items()
         },

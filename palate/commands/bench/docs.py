@@ -73,6 +73,7 @@ def tables(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"Matrix products reach {', '.join(tops)}."
             yield ""
         yield from _table(part.get("contestants", {}))
+        yield from _table({str(number): trial for number, trial in enumerate(part.get("trials", ()), start=1)})
         yield from _ratios(part.get("times_faster", {}))
 
 

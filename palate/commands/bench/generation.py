@@ -103,7 +103,7 @@ def measure(workload: Workload, repeats: int, *, compiled: bool = False) -> dict
             name: {
                 "tokens_per_second": round(1 / statistics.median(map(_per_token, record.turns))),
                 "peak_mb": round(record.peak_mb),
-                "warm_up_seconds": round(record.first.seconds, 1),
+                "warm_up_seconds": round(record.warm_up, 1),
             }
             for name, record in records.items()
         },

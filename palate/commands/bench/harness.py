@@ -49,7 +49,9 @@ class Turn:
 
 
 class Contestant(Protocol):
-    """Whoever can do its work once and say how long that took."""
+    """Whoever can do its work once and say how long that took; `ready` is what it took until it could."""
+
+    ready: Turn
 
     def go(self) -> Turn:
         """One turn."""
@@ -119,10 +121,16 @@ def workers(orders: Mapping[str, Order]) -> Iterator[dict[str, Contestant]]:
 
 @dataclass(frozen=True)
 class Record:
-    """The turns of one contestant. `first` is the one that warmed up, compiling included; it counts for nothing."""
+    """The turns of one contestant. What it took to be `ready`, and its `first` turn, count for no speed."""
 
+    ready: Turn
     first: Turn
     turns: Sequence[Turn]
+
+    @property
+    def warm_up(self) -> float:
+        """Seconds until its first turn was done: building, compiling, whenever it was, and that turn."""
+        return self.ready.seconds + self.first.seconds
 
     @property
     def seconds(self) -> float:
@@ -152,7 +160,7 @@ def take_turns(contestants: Mapping[str, Contestant], repeats: int) -> dict[str,
         order = list(contestants) if repeat % 2 == 0 else list(contestants)[::-1]
         for name in order:
             turns[name].append(_rested(contestants[name]))
-    return {name: Record(first[name], turns[name]) for name in contestants}
+    return {name: Record(contestants[name].ready, first[name], turns[name]) for name in contestants}
 
 
 def _rested(contestant: Contestant) -> Turn:

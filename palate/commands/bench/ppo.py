@@ -112,7 +112,7 @@ def told(record: Record) -> dict[str, float]:
         "seconds": round(record.seconds, 3),
         "generation_seconds": round(record.told("generation_seconds"), 3),
         "peak_mb": round(record.peak_mb),
-        "warm_up_seconds": round(record.first.seconds, 1),
+        "warm_up_seconds": round(record.warm_up, 1),
     }
 
 

@@ -111,7 +111,7 @@ def _told(record: Record) -> dict[str, float]:
     return {
         "seconds": round(record.seconds, 3),
         "peak_mb": round(record.peak_mb),
-        "warm_up_seconds": round(record.first.seconds, 1),
+        "warm_up_seconds": round(record.warm_up, 1),
     }
 
 

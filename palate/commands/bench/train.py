@@ -133,7 +133,7 @@ def told(workload: Workload, record: Record, tops: Mapping[str, float]) -> dict[
         "tokens_per_second": round(per_second),
         "share_of_ceiling": round(per_second * flops / 1e12 / tops[dtype], 3),
         "peak_mb": round(record.peak_mb),
-        "warm_up_seconds": round(record.first.seconds, 1),
+        "warm_up_seconds": round(record.warm_up, 1),
     }
 
 

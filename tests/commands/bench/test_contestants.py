@@ -83,7 +83,7 @@ def test_crops_are_runs_of_the_text() -> None:
 def test_flops_and_share_by_hand() -> None:
     """2 tokens/s of 6 * 1,000 + 12 * 1 * 16 * 16 operations on a machine that does 0.1 TFLOP/s in bfloat16."""
     told = {"parameters": 1_100.0, "matrix_parameters": 1_000.0, "bfloat16": 1.0}
-    record = Record(Turn(1.0, 1.0), [Turn(TINY.tokens / 2e6, 1.0, told)] * 5)
+    record = Record(Turn(1.0, 1.0), Turn(1.0, 1.0), [Turn(TINY.tokens / 2e6, 1.0, told)] * 5)
     found = train.told(TINY, record, {"float32": 0.5, "bfloat16": 0.1})
     assert found["tokens_per_second"] == 2_000_000
     assert found["share_of_ceiling"] == round(2e6 * (6 * 1000 + 12 * 16 * 16) / 0.1e12, 3) == 0.181

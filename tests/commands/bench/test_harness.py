@@ -18,6 +18,7 @@ class Fake:
 
     def __init__(self, name: str, seconds: Iterator[float], order: list[str]) -> None:
         self.name, self.seconds, self.order = name, seconds, order
+        self.ready = Turn(7.0, peak_mb=999.0)
 
     def go(self) -> Turn:
         self.order.append(self.name)
@@ -25,7 +26,7 @@ class Fake:
 
 
 def record(*seconds: float, peak_mb: float = 0.0) -> Record:
-    return Record(Turn(99.0, 999.0), [Turn(s, peak_mb) for s in seconds])
+    return Record(Turn(98.0, 999.0), Turn(99.0, 999.0), [Turn(s, peak_mb) for s in seconds])
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,7 @@ def test_the_first_turns_count_for_nothing_and_the_median_of_the_others_counts()
     seconds = iter([50.0, 40.0, 5.0, 1.0, 2.0, 30.0, 3.0])
     found = take_turns({"a": Fake("a", seconds, [])}, 5)["a"]
     assert found.first.seconds == 50.0
+    assert found.warm_up == 57.0, "what it took to be ready, too"
     assert [turn.seconds for turn in found.turns] == [5.0, 1.0, 2.0, 30.0, 3.0]
     assert found.seconds == 3.0
     assert found.peak_mb == 7.0
