@@ -3,6 +3,7 @@ docs/dial.md."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass
@@ -29,9 +30,9 @@ PEAK_LR = 8e-3
 """For every size and batch of the sweep within one hundredth of a bit per byte of the best rate."""
 WARM_UP = 0.05
 """Share of the steps that the rate rises in; then it falls in a line to 0."""
-TOKENS_PER_STEP = 4096
-"""At the least; a long training takes more, STEPS of them."""
-STEPS = 5000
+TOKENS_PER_STEP, SHORT = 2048, 2e6
+"""The batch of a training on 2 million tokens or less. The best one grows as a power of the tokens, whatever the model
+(Bergsma et al. 2025, arXiv:2505.13738); here as their root."""
 TOKENS_PER_PARAMETER = 20
 """What a size is trained on: the optimum of Hoffmann et al. 2022, section 3, for a given amount of computing."""
 LEAST_TOKENS_PER_PARAMETER = 4
@@ -102,7 +103,7 @@ def model(layers: int, context: int) -> Model:
 
 def training(shape: Shape, tokens: float) -> Pretrain:
     """How `shape` is trained on about so many tokens."""
-    rows = max(1, round(max(TOKENS_PER_STEP, tokens / STEPS) / shape.context))
+    rows = max(1, round(TOKENS_PER_STEP * math.sqrt(max(1.0, tokens / SHORT)) / shape.context))
     steps = max(2, round(tokens / rows / shape.context))
     seldom = max(20, -(-steps // GLANCES))
     return Pretrain.model_validate(
