@@ -35,8 +35,9 @@ TOKENS_PER_STEP, SHORT = 2048, 2e6
 (Bergsma et al. 2025, arXiv:2505.13738); here as their root."""
 TOKENS_PER_PARAMETER = 20
 """What a size is trained on: the optimum of Hoffmann et al. 2022, section 3, for a given amount of computing."""
-LEAST_TOKENS_PER_PARAMETER = 4
-"""Of two models with the same minutes the larger one is better from here on."""
+LEAST_TOKENS_PER_PARAMETER = 8
+"""From here on the larger of two neighbouring sizes is taken for the same minutes: each has six times fewer tokens per
+parameter than the one before it, and this is the middle about those 20."""
 GLANCES = 20
 """How often held-out text is looked at and the state saved on the way."""
 MEASURED = 1.5
@@ -186,7 +187,7 @@ def measure(settings: Model, vocab: int, device: Device) -> Pace:
     learner = Learner.make(OPTIMIZER, network, device, weight_decay=0.1)
     width = settings.context
     rows = max(1, TOKENS_PER_STEP // width)
-    at_once = tokens_at_once(network.shape, width, device, at_most=rows * width) // width
+    at_once = tokens_at_once(network, time=width, device=device, at_most=rows * width) // width
     ids = torch.randint(0, vocab, (rows, width), generator=generator("dial")).to(device.torch)
     batch = Packed(ids, ids, torch.ones(rows, width, device=ids.device), torch.ones_like(ids))
     micro = list(batch.split(at_once))

@@ -109,7 +109,7 @@ class Shape:
         looked_up += self.context * self.dim if self.positions == "learned" else 0
         return 6 * (self.parameters - looked_up) + 12 * self.layers * self.heads * self.head_dim * time
 
-    def activation_bytes(self, time: int, width: int) -> int:
+    def activation_bytes(self, time: int, width: int, *, recompute: bool = False) -> int:
         """Bytes that one token in a row of `time` leaves behind in a forward pass for the backward pass; `width` bytes
         is a number in the products' dtype. Counted by what autograd keeps (tests/train/test_memory.py holds it against
         what it does keep): in every layer two residuals in float32, the input of each product, keys and queries before
@@ -118,7 +118,10 @@ class Shape:
         shared = 0 if self.kv_heads == self.heads else 2 * query  # keys and values repeated for their queries
         attention = 2 * self.dim + 2 * (query + pairs) + 2 * query + shared + self.heads * time
         feed_forward = self.hidden * (4 if self.feed_forward == "swiglu" else 2)
-        return self.layers * (8 * self.dim + width * (attention + feed_forward)) + 2 * width * self.vocab
+        layer = 8 * self.dim + width * (attention + feed_forward)
+        # What comes into each layer, what comes out of the last, and that normalised; all in float32.
+        layers = (self.layers + 2) * 4 * self.dim + layer if recompute else self.layers * layer
+        return layers + 2 * width * self.vocab
 
 
 def swiglu_hidden(dim: int) -> int:

@@ -302,9 +302,10 @@ def rows_at_once(models: Models, replies: Replies, settings: Ppo, device: Device
     longest = replies.longest
     trained, frozen = (0, 1) if lora.adapted(models.policy) else (2, 2)
     tokens = tokens_at_once(
-        models.policy.shape,
-        longest,
-        device,
+        models.policy,
+        models.critic,
+        time=longest,
+        device=device,
         at_most=settings.micro_rows * longest,
         trained=trained,
         frozen=frozen,

@@ -114,7 +114,7 @@ def train(
     """The loop: rows of packed documents, next-token loss, one optimizer step."""
     width = model.shape.context
     most = settings.micro_tokens
-    rows_at_once = tokens_at_once(model.shape, width, device, at_most=most, processes=parts(model)) // width
+    rows_at_once = tokens_at_once(model, time=width, device=device, at_most=most, processes=parts(model)) // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     with Progress("pretrain", settings.steps, done=done) as progress:

@@ -208,7 +208,13 @@ def train(
     longest = max(len(group.prompt_ids) + max(map(len, group.reply_ids)) for group in members)
     frozen, most = int(lora.adapted(model)), settings.micro_tokens
     at_once = tokens_at_once(
-        model.shape, longest, device, at_most=most, trained=1 - frozen, frozen=frozen, processes=parts(model)
+        model,
+        time=longest,
+        device=device,
+        at_most=most,
+        trained=1 - frozen,
+        frozen=frozen,
+        processes=parts(model),
     )
     with Progress("reward", steps, done=done) as progress:
         for tick in ticks(steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every):

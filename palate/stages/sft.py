@@ -176,7 +176,13 @@ def train(
     width = min(model.shape.context, max(longest, WIDEST))
     frozen, most = int(lora.adapted(model)), settings.micro_tokens
     at_once = tokens_at_once(
-        model.shape, width, device, at_most=most, trained=1 - frozen, frozen=frozen, processes=parts(model)
+        model,
+        time=width,
+        device=device,
+        at_most=most,
+        trained=1 - frozen,
+        frozen=frozen,
+        processes=parts(model),
     )
     rows_at_once = at_once // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from palate.device import Device
 from palate.nn.config import Shape
+from palate.nn.transformer import Network
 
 
 def tokens_at_once(
-    shape: Shape, time: int, device: Device, *, at_most: int, frozen: int = 0, trained: int = 1, processes: int = 1
+    *models: Network, time: int, device: Device, at_most: int, frozen: int = 0, trained: int = 1, processes: int = 1
 ) -> int:
-    """Tokens of one micro-batch of rows of `time`: `at_most`, or as many as fit into half of the device's memory beside
-    `trained` networks of this shape with their optimizers, each shared by so many `processes`, and `frozen` ones
-    without; at least one row.
+    """Tokens of one micro-batch of rows of `time` for `models`, which are of one shape and trained together: `at_most`,
+    or as many as fit; at least one row. Where not one would, their layers are computed again in the backward pass."""
+    shape, width = models[0].shape, device.dtype.itemsize
+    fits = partial(
+        tokens_that_fit, shape, time, device.memory, width, frozen=frozen, trained=trained, processes=processes
+    )
+    recompute = fits() < time
+    fit = fits(recompute=recompute)
+    for model in models:
+        model.trunk.recompute = recompute
+    return max(time, min(at_most, fit))
+
+
+def tokens_that_fit(
+    shape: Shape,
+    time: int,
+    memory: int,
+    width: int,
+    *,
+    frozen: int = 0,
+    trained: int = 1,
+    processes: int = 1,
+    recompute: bool = False,
+) -> int:
+    """Tokens in rows of `time` whose activations, `width` bytes a number, have room in half of the device's `memory`
+    (bytes) beside `trained` networks of this shape with their optimizers, each shared by so many `processes`, and
+    `frozen` ones without. Below one row, or below 0, where they have none.
 
     The other half is for what is short-lived: gradients of activations, scratch space of products, whole batches.
     A trained number takes 16 bytes (itself, gradient, two moments of Adam in float32) and in bfloat16 four more (the
     rounded copy and its gradient).
     """
-    width = device.dtype.itemsize
     held = trained * (16 + (4 if width == 2 else 0)) / processes + frozen * width
-    room = device.memory / 2 - held * shape.parameters
-    return max(time, min(at_most, int(room // shape.activation_bytes(time, width))))
+    return int((memory / 2 - held * shape.parameters) // shape.activation_bytes(time, width, recompute=recompute))

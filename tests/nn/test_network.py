@@ -7,6 +7,8 @@ from palate.batches.packed import pack
 from palate.device import Device, generator
 from palate.generate.engine import generate, stream
 from palate.generate.sampling import Sampling
+from palate.nn import attention
+from palate.nn.attention import attend, causal_mask
 from palate.nn.config import Shape
 from palate.nn.norms import Norm, _RmsNorm
 from palate.nn.rotary import Rotary, rotate
@@ -98,3 +100,19 @@ def test_a_fresh_score_head_gives_scores_of_order_one() -> None:
     weight = ScalarModel(Trunk(SHAPES["tied"]), 2000).score.weight.detach()
     assert float(weight.std()) * (SHAPES["tied"].dim + 1) ** 0.5 == pytest.approx(1, abs=0.02)
     assert abs(float(weight.mean())) < 0.01
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_torchs_own_attention_is_the_same(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What GPUs run, on texts side by side and padding, forward and backward."""
+    source = generator("attention")
+    segments = torch.tensor([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1, 1]])
+    mask = causal_mask(segments, window)
+    parts = [torch.randn(2, 4, 8, 6, generator=source).requires_grad_() for _ in range(3)]
+    written = attend(*parts, mask)
+    gradients = torch.autograd.grad(written.square().sum(), parts)
+    monkeypatch.setattr(attention, "FUSED", {"cpu"})
+    fused = attend(*parts, mask)
+    torch.testing.assert_close(fused, written, atol=1e-6, rtol=1e-5)
+    for one, other in zip(torch.autograd.grad(fused.square().sum(), parts), gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

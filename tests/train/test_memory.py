@@ -1,5 +1,8 @@
 """How many tokens fit: the count of activations against what autograd keeps."""
 
+import dataclasses
+from typing import Any
+
 import pytest
 import torch
 
@@ -20,11 +23,13 @@ SHAPES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", SHAPES)
-def test_activation_bytes_are_what_autograd_keeps(name: str, dtype: torch.dtype) -> None:
+def test_activation_bytes_are_what_autograd_keeps(name: str, dtype: torch.dtype, recompute: bool) -> None:
     shape = SHAPES[name]
     model = LanguageModel(Trunk(shape))
+    model.trunk.recompute = recompute
     initialise(model, shape, generator("memory"))
     Device("cpu", dtype).put(model)
     own = {p.data_ptr() for p in model.parameters()}
@@ -41,19 +46,52 @@ def test_activation_bytes_are_what_autograd_keeps(name: str, dtype: torch.dtype)
         logits = model(ids[:, :-1])
         loss, _ = next_token_loss(logits, ids[:, 1:], torch.ones(8, 96))
     gradient = logits.numel() * dtype.itemsize  # of the logits, made when the backward pass begins
-    counted = shape.activation_bytes(96, dtype.itemsize) * 8 * 96
-    assert 0.95 < counted / (sum(kept.values()) + gradient) < 1.15
+    counted = shape.activation_bytes(96, dtype.itemsize, recompute=recompute) * 8 * 96
+    if recompute:  # of the layer that is being computed again nothing is there yet
+        two = dataclasses.replace(shape, layers=2).activation_bytes(96, dtype.itemsize)
+        one = dataclasses.replace(shape, layers=1).activation_bytes(96, dtype.itemsize)
+        counted -= (two - one) * 8 * 96
+    assert 0.85 < counted / (sum(kept.values()) + gradient) < 1.15
     assert loss.requires_grad
 
 
 def test_small_memory_takes_fewer_rows_and_never_less_than_one() -> None:
     shape = SHAPES["llama"]
+    model = LanguageModel(Trunk(shape))
     per_token, held = shape.activation_bytes(96, 2), 20 * shape.parameters
-    roomy = Device("cpu", torch.bfloat16, memory=64 * GIB)
-    assert tokens_at_once(shape, 96, roomy, at_most=5000) == 5000
+    most: Any = {"time": 96, "at_most": 5000}
+    assert tokens_at_once(model, device=Device("cpu", torch.bfloat16, memory=64 * GIB), **most) == 5000
     tight = Device("cpu", torch.bfloat16, memory=2 * (held + 1000 * per_token))
-    assert tokens_at_once(shape, 96, tight, at_most=5000) == 1000
-    assert tokens_at_once(shape, 96, tight, at_most=5000, frozen=1) < 1000
-    assert tokens_at_once(shape, 96, tight, at_most=5000, trained=2) < 800
-    assert tokens_at_once(shape, 96, tight, at_most=5000, processes=2) == 1000 + held // 2 // per_token
-    assert tokens_at_once(shape, 96, Device("cpu", torch.bfloat16, memory=1), at_most=5000) == 96
+    assert tokens_at_once(model, device=tight, **most) == 1000
+    assert tokens_at_once(model, device=tight, frozen=1, **most) < 1000
+    assert tokens_at_once(model, device=tight, trained=2, **most) < 800
+    assert tokens_at_once(model, device=tight, processes=2, **most) == 1000 + held // 2 // per_token
+    assert not model.trunk.recompute
+    assert tokens_at_once(model, device=Device("cpu", torch.bfloat16, memory=1), **most) == 96
+
+
+def test_layers_are_computed_again_only_where_not_one_row_would_fit() -> None:
+    shape = SHAPES["llama"]
+    policy, critic = LanguageModel(Trunk(shape)), LanguageModel(Trunk(shape))
+    held, most = 40 * shape.parameters, {"time": 96, "at_most": 5000, "trained": 2}
+    for tokens, recompute in ((96, False), (95, True)):
+        device = Device("cpu", torch.bfloat16, memory=2 * (held + tokens * shape.activation_bytes(96, 2)))
+        fit = tokens_at_once(policy, critic, device=device, **most)
+        assert policy.trunk.recompute is critic.trunk.recompute is recompute
+    assert fit == 95 * shape.activation_bytes(96, 2) // shape.activation_bytes(96, 2, recompute=True) > 96
+
+
+@pytest.mark.parametrize("name", ["grouped", "gpt2"])
+def test_layers_computed_again_give_the_same_bits(name: str) -> None:
+    shape = SHAPES[name]
+    model = LanguageModel(Trunk(shape))
+    initialise(model, shape, generator("memory"))
+    ids = torch.randint(shape.vocab, (4, 97), generator=generator("ids"))
+    found = []
+    for recompute in (False, True):
+        model.trunk.recompute = recompute
+        model.zero_grad()
+        loss, _ = next_token_loss(model(ids[:, :-1]), ids[:, 1:], torch.ones(4, 96))
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -4,7 +4,7 @@
     what stands here is replaced by the tables of benchmarks/NAME.json
     <!-- end -->
 
-All other text of the page stays as it is.
+All other text of the page stays as it is. The place "fits" is computed, not measured.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from palate import metrics
+from palate.commands.bench import fits
 from palate.errors import BadInput
 from palate.workspace import write_atomically
 
@@ -40,7 +41,10 @@ def rewritten(text: str, folder: Path) -> str:
 
     def fill(place: re.Match[str]) -> str:
         path = folder / f"{place['name']}.json"
-        lines = list(tables(_load(path))) if path.is_file() else ["Not measured yet.", ""]
+        if place["name"] == fits.PLACE:
+            lines = list(fits.table())
+        else:
+            lines = list(tables(_load(path))) if path.is_file() else ["Not measured yet.", ""]
         return place[1] + "\n" + "\n".join(lines) + place[3]
 
     return PLACE.sub(fill, text)
