@@ -82,23 +82,31 @@ def main(target: Path | None, repeats: int) -> None:
 def measure(workload: Workload, repeats: int) -> dict[str, Any]:
     """Seconds of an update and of its parts for each, and how many times faster ours is."""
     plain = asdict(workload)
-    orders: dict[str, harness.Order] = {OURS: (f"{__name__}:ours", {"workload": plain})}
+    own = {OURS: False, f"{OURS}_compiled": True}
+    orders: dict[str, harness.Order] = {
+        name: (f"{__name__}:ours", {"workload": plain, "compiled": compiled}) for name, compiled in own.items()
+    }
     for variant in peers.TRL_VARIANTS:
         orders[f"trl_{variant}"] = (f"{__name__}:trl", {"workload": plain, "variant": variant})
     with harness.workers(orders) as contestants:
         records = harness.take_turns(contestants, repeats)
-    theirs = {name: record for name, record in records.items() if name != OURS}
+    theirs = {name: record for name, record in records.items() if name not in own}
     best = harness.fastest(theirs)
     return {
         "workload": plain,
         "contestants": {name: told(record) for name, record in records.items()},
         "times_faster": {
-            f"trl_{kind}": {
-                "peer": peer,
-                "update": harness.times_faster(records[OURS], theirs[peer]),
-                "without_generation": harness.times_faster(records[OURS], theirs[peer], seconds=_without_generation),
+            name: {
+                f"trl_{kind}": {
+                    "peer": peer,
+                    "update": harness.times_faster(records[name], theirs[peer]),
+                    "without_generation": harness.times_faster(
+                        records[name], theirs[peer], seconds=_without_generation
+                    ),
+                }
+                for kind, peer in (("default", "trl_default"), ("fastest", best))
             }
-            for kind, peer in (("default", "trl_default"), ("fastest", best))
+            for name in own
         },
     }
 
@@ -156,10 +164,10 @@ class _Rounds(Paced):
         return {"generation_seconds": self._clock.read()}
 
 
-def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
+def ours(turns: Turns, *, workload: Mapping[str, Any], compiled: bool) -> None:
     """The stage's own loop; a turn is one round."""
     work = Workload(**workload)
-    device = open_device(Hardware(compile=False))
+    device = open_device(Hardware(compile=compiled))
     shape = work.shape
     settings = Ppo.model_validate(
         {
