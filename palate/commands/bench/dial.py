@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,20 @@ class Trial:
 
 def trials() -> list[Trial]:
     """The sweep, in the order of the questions."""
-    found = [Trial(layers=2, rows=16, optimizer="muon", lr=lr) for lr in (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)]
-    found += [Trial(layers=2, rows=16, optimizer="adamw", lr=lr) for lr in (4e-3, 8e-3, 16e-3)]
-    found += [Trial(layers=2, rows=rows, optimizer="muon", lr=lr) for rows in (8, 32) for lr in (8e-3, 16e-3)]
-    for layers in (3, 4):
-        found += [Trial(layers=layers, rows=16, optimizer="muon", lr=lr) for lr in (4e-3, 8e-3, 16e-3)]
-    return found
+    muon = partial(Trial, optimizer="muon")
+    return [
+        # Which optimizer, at its best rate
+        *(muon(layers=2, rows=16, lr=lr) for lr in (2e-3, 4e-3, 8e-3, 16e-3, 32e-3)),
+        *(Trial(layers=2, rows=16, optimizer="adamw", lr=lr) for lr in (4e-3, 8e-3, 16e-3)),
+        # How many rows
+        *(muon(layers=2, rows=rows, lr=lr) for rows in (8, 32) for lr in (8e-3, 16e-3)),
+        # Whether the rate depends on the size
+        *(muon(layers=3, rows=16, lr=lr) for lr in (4e-3, 8e-3, 16e-3)),
+        *(muon(layers=4, rows=16, lr=lr) for lr in (8e-3, 16e-3)),
+        # Which size for the same operations, about those of 4 layers with 2 million tokens
+        muon(layers=2, rows=16, lr=8e-3, tokens=8e6),
+        muon(layers=3, rows=16, lr=8e-3, tokens=4e6),
+    ]
 
 
 def main(run: Path, target: Path) -> None:

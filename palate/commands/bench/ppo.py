@@ -164,7 +164,7 @@ class _Rounds(Paced):
         return {"generation_seconds": self._clock.read()}
 
 
-def ours(turns: Turns, *, workload: Mapping[str, Any], compiled: bool) -> None:
+def ours(turns: Turns, *, workload: Mapping[str, Any], compiled: bool = False) -> None:
     """The stage's own loop; a turn is one round."""
     work = Workload(**workload)
     device = open_device(Hardware(compile=compiled))
