@@ -142,15 +142,14 @@ def _fit(recipe: Recipe, minutes: float, vocab: int) -> Recipe:
     hardware, seconds = recipe.hardware, 60 * minutes
     device = open_device(hardware.model_copy(update={"compile": False}))
     shapes = [recipe.model] if recipe.model else [model(layers, recipe.dial.context) for layers in SIZES.values()]
-    chosen, pace = shapes[0], measure(shapes[0], vocab, device)
+    chosen, pace = shapes[0], measure(shapes[0], vocab, device, _enough(shapes[0], vocab))
     for larger in shapes[1:]:
-        shape = pretrain.shape(larger, vocab)
-        enough = LEAST_TOKENS_PER_PARAMETER * shape.parameters
+        enough = _enough(larger, vocab)
         # A larger one comes nearer to the machine's ceiling, but never by this much.
         most = 2 * pace.speed * _flops(chosen, vocab) / _flops(larger, vocab)
         if most * seconds < enough:
             break
-        slower = measure(larger, vocab, device)
+        slower = measure(larger, vocab, device, enough)
         if slower.tokens(seconds, larger.context) < enough:
             break
         chosen, pace = larger, slower
@@ -158,8 +157,8 @@ def _fit(recipe: Recipe, minutes: float, vocab: int) -> Recipe:
         hardware = hardware.model_copy(update={"compile": seconds > COMPILING and compiler(device.kind) is not None})
     if hardware.compile:
         device = open_device(hardware)
-        measure(chosen, vocab, device)  # compiles it, which the stage then finds done
-        pace = measure(chosen, vocab, device)
+        measure(chosen, vocab, device, _enough(chosen, vocab))  # compiles it, which the stage then finds done
+    pace = measure(chosen, vocab, device, pace.tokens(seconds, chosen.context))  # with the batch that it will have
     tokens = pace.tokens(seconds, chosen.context)
     shape = pretrain.shape(chosen, vocab)
     planned = training(shape, tokens)
@@ -176,18 +175,24 @@ def _fit(recipe: Recipe, minutes: float, vocab: int) -> Recipe:
     return _answered(recipe.model_copy(update={"hardware": hardware}), **answer)
 
 
+def _enough(settings: Model, vocab: int) -> float:
+    """The tokens from which a model of this size is worth its time."""
+    return float(LEAST_TOKENS_PER_PARAMETER * pretrain.shape(settings, vocab).parameters)
+
+
 def _flops(settings: Model, vocab: int) -> int:
     return pretrain.shape(settings, vocab).flops_per_token(settings.context)
 
 
-def measure(settings: Model, vocab: int, device: Device) -> Pace:
-    """The pace of some real optimizer steps on tokens that mean nothing."""
+def measure(settings: Model, vocab: int, device: Device, tokens: float) -> Pace:
+    """The pace of some real optimizer steps of a training on so many `tokens`; the tokens mean nothing."""
     began = time.perf_counter()
     network = pretrain.build(settings, vocab, seed=0)
     learner = Learner.make(OPTIMIZER, network, device, weight_decay=0.1)
     width = settings.context
-    rows = max(1, TOKENS_PER_STEP // width)
-    at_once = tokens_at_once(network, time=width, device=device, at_most=rows * width) // width
+    planned = training(network.shape, tokens)
+    rows = planned.batch_rows
+    at_once = tokens_at_once(network, time=width, device=device, at_most=planned.micro_tokens) // width
     ids = torch.randint(0, vocab, (rows, width), generator=generator("dial")).to(device.torch)
     batch = Packed(ids, ids, torch.ones(rows, width, device=ids.device), torch.ones_like(ids))
     micro = list(batch.split(at_once))
