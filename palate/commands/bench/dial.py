@@ -64,13 +64,18 @@ def trials() -> list[Trial]:
 
 
 def main(run: Path, target: Path) -> None:
-    """Run what is missing in the JSON file `target`. Raises BadInput when `run` has no tokens."""
+    """Run what is missing in the JSON file `target`. Raises BadInput when `run` or `target` is something else."""
     tokens = run / "02-tokens"
     if not (tokens / "index.json").is_file():
         raise BadInput("it has no tokens.", run, "Name a run folder whose stage tokenize is done.")
-    done: list[dict[str, Any]] = json.loads(target.read_text(encoding="utf-8"))["trials"] if target.is_file() else []
+    done: list[dict[str, Any]] = []
+    if target.is_file():
+        try:
+            done = list(json.loads(target.read_text(encoding="utf-8"))["trials"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"it is no sweep ({error}).", target, "Name another file.") from None
     for trial in trials():
-        if any(all(was[key] == value for key, value in asdict(trial).items()) for was in done):
+        if any(all(was.get(key) == value for key, value in asdict(trial).items()) for was in done):
             continue
         done.append(asdict(trial) | measure(trial, tokens))
         metrics.say(str(done[-1]))

@@ -43,7 +43,7 @@ SHAPES = {
     "SmolLM2-1.7B": _llama(49_152, 24, 2048, 32, 32, 8192, tied=True),
     "Mistral-7B": _llama(32_000, 32, 4096, 32, 8, 14_336, tied=False),
 }
-"""Published shapes (their config.json)."""
+"""One of docs/performance.md, and published ones (their config.json)."""
 
 
 def table() -> Iterator[str]:

@@ -39,5 +39,12 @@ def test_a_run_without_tokens_is_told(tmp_path: Path) -> None:
         dial.main(tmp_path, tmp_path / "dial.json")
 
 
+def test_a_file_that_is_no_sweep_is_told(small_run: tuple[Recipe, Workspace], tmp_path: Path) -> None:
+    target = tmp_path / "train.json"
+    target.write_text('{"bench": "train"}')
+    with pytest.raises(BadInput, match="it is no sweep"):
+        dial.main(small_run[1].folder, target)
+
+
 def test_no_trial_is_there_twice() -> None:
     assert len(set(dial.trials())) == len(dial.trials()) > 15
