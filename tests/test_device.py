@@ -92,7 +92,7 @@ def test_planned_operations(tmp_path: Path) -> None:
     assert recipe.model and recipe.tokenize
     made = pretrain.build(recipe.model, recipe.tokenize.vocab, 0)
     count = sum(p.numel() for p in made.parameters())
-    tokens = 420 * 32 * 160
+    tokens = 420 * 16 * 160
     assert pretrain.operations(recipe) == tokens * (6 * count + 12 * 4 * 128 * 160)
     assert pretrain.operations(recipe.model_copy(update={"pretrain": None})) == 0
 
@@ -103,6 +103,6 @@ def test_the_doctor_says_what_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = {line.split()[0]: line for line in doctor.report(recipe)}
     assert lines["dtype"].startswith("dtype      float32: the recipe says so")
     assert "GFLOP/s in float32" in lines["products"] and "GiB" in lines["machine"]
-    assert "14.2 TFLOP" in lines["pretrain"]
+    assert "7.1 TFLOP" in lines["pretrain"]
     assert lines["compile"].startswith("compile    no")
     assert "pretrain" not in {line.split()[0] for line in doctor.report(None)}
