@@ -11,7 +11,7 @@ from palate import recipe as recipes
 SHORTER = (
     "seed=11",
     "pretrain.steps=380",
-    "sft.steps=240",
+    "sft.steps=300",
     "sample.prompts=1200",
     "ppo.rounds=16",
     "evaluate.test_prompts=250",
