@@ -18,7 +18,7 @@ from palate.errors import RecipeError
 from palate.nn.config import Shape
 from palate.recipe import Model, Pretrain, Recipe
 from palate.stages import pretrain
-from palate.train.memory import tokens_at_once
+from palate.train.memory import make_room
 from palate.train.update import Learner, update
 
 SIZES = {"nano": 1, "micro": 2, "tiny": 3, "mini": 4, "small": 6, "medium": 8, "base": 12}
@@ -27,7 +27,7 @@ HEAD_WIDTH = 64
 """Every layer makes the network as much wider, so every layer has one head."""
 OPTIMIZER = "muon"
 PEAK_LR = 8e-3
-"""For every size and batch of the sweep within one hundredth of a bit per byte of the best rate."""
+"""For every size and batch of the sweep within .011 bits per byte of the best rate."""
 WARM_UP = 0.05
 """Share of the steps that the rate rises in; then it falls in a line to 0."""
 TOKENS_PER_STEP, SHORT = 2048, 2e6
@@ -139,6 +139,11 @@ class Pace:
 def _fit(recipe: Recipe, minutes: float, vocab: int) -> Recipe:
     """The largest model that gets enough tokens in so many minutes of pretraining, and how many that are."""
     assert recipe.dial is not None
+    if ranks.world() > 1:  # steps would wait for the other processes, which wait for orders
+        raise RecipeError(
+            "dial.minutes is measured by one process: start `palate run RECIPE --run RUN --until tokenize` without "
+            "torchrun first, or set dial.size or dial.layers."
+        )
     hardware, seconds = recipe.hardware, 60 * minutes
     device = open_device(hardware.model_copy(update={"compile": False}))
     shapes = [recipe.model] if recipe.model else [model(layers, recipe.dial.context) for layers in SIZES.values()]
@@ -192,7 +197,7 @@ def measure(settings: Model, vocab: int, device: Device, tokens: float) -> Pace:
     width = settings.context
     planned = training(network.shape, tokens)
     rows = planned.batch_rows
-    at_once = tokens_at_once(network, time=width, device=device, at_most=planned.micro_tokens) // width
+    at_once = make_room(network, time=width, device=device, at_most=planned.micro_tokens) // width
     ids = torch.randint(0, vocab, (rows, width), generator=generator("dial")).to(device.torch)
     batch = Packed(ids, ids, torch.ones(rows, width, device=ids.device), torch.ones_like(ids))
     micro = list(batch.split(at_once))
@@ -206,4 +211,4 @@ def measure(settings: Model, vocab: int, device: Device, tokens: float) -> Pace:
         again = time.perf_counter()
         step()
         taken.append(time.perf_counter() - again)
-    return Pace(start, ranks.world() * rows * width / statistics.median(taken))
+    return Pace(start, rows * width / statistics.median(taken))

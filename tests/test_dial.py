@@ -1,15 +1,20 @@
 """The dial: what follows from it, what stays, and what it refuses."""
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from palate import dial, flow
 from palate import recipe as recipes
+from palate.batches.packed import Packed
+from palate.device import open_device
 from palate.errors import RecipeError
 from palate.nn.config import Shape
 from palate.recipe import Model, Recipe
 from palate.stages import pretrain
+from palate.train.update import Learner, Update
 
 PLAIN = 'name = "dialled"\n[tokenize]\nvocab = 600\n[hardware]\ndevice = "cpu"\ndtype = "float32"\nthreads = 1\n'
 OWN_MODEL = "[model]\nlayers = 1\ndim = 32\nheads = 1\ncontext = 32\n"
@@ -146,11 +151,33 @@ def test_a_copied_recipe_does_the_same_on_another_machine(machine: dict[str, flo
     assert flow.open_run(copied, tmp_path / "other")[0] == first
 
 
-def test_the_machine_is_measured_by_real_steps() -> None:
-    """A network with eight times the products cannot be as fast, and reading takes time before it."""
-    from palate.device import open_device
+def test_the_machine_is_measured_by_real_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the batch of the training, the first step apart; the clock goes on by a second in each."""
+    now, rows, step = [0.0], [], dial.update
 
+    def timed(learner: Learner, micro: list[Packed], *rest: Any, **named: Any) -> Update:
+        now[0] += 1.0
+        rows.append(sum(len(part.ids) for part in micro))
+        return step(learner, micro, *rest, **named)
+
+    monkeypatch.setattr(dial, "update", timed)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     device = open_device(recipe("").hardware.model_copy(update={"compile": False, "memory_gib": 8.0}))
-    small, large = (dial.measure(dial.model(layers, 64), 600, device, 1e5) for layers in (1, 3))
-    assert small.speed > 1.5 * large.speed > 0
-    assert small.start > 0
+    pace = dial.measure(dial.model(1, 64), 600, device, 8e6)
+    assert rows == [64, 64, 64, 64], "twice 2,048 tokens, as training on 8 million takes"
+    assert pace == dial.Pace(1.0, 4096.0)
+
+
+def test_minutes_are_measured_by_one_process_alone(
+    machine: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of several would wait for the others, which wait for orders. What one has planned they may run."""
+    asked = recipe("[dial]\nminutes = 1.0", "hardware.compile=false")
+    monkeypatch.setattr("palate.ranks.world", lambda: 2)
+    with pytest.raises(RecipeError, match="one process"):
+        flow.open_run(asked, tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(dial, "measure", lambda *_: dial.Pace(1.0, 1e4))
+    planned, _ = flow.open_run(asked, tmp_path)
+    monkeypatch.setattr("palate.ranks.world", lambda: 2)
+    assert flow.open_run(asked, tmp_path)[0] == planned

@@ -48,8 +48,8 @@ from palate.records import Prompt, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.train import resume
-from palate.train.distributed import add_up, gather, gathered, in_parts, parts, share, total
-from palate.train.memory import tokens_at_once
+from palate.train.distributed import add_up, gather, gathered, in_parts, share, total
+from palate.train.memory import make_room
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, Update, update
@@ -300,17 +300,8 @@ def rows_at_once(models: Models, replies: Replies, settings: Ppo, device: Device
     """Rows in one forward pass: policy and critic with their optimizers, reference and reward model are in memory; of
     adapters there are four sets, and one network that they share."""
     longest = replies.longest
-    trained, frozen = (0, 1) if lora.adapted(models.policy) else (2, 2)
-    tokens = tokens_at_once(
-        models.policy,
-        models.critic,
-        time=longest,
-        device=device,
-        at_most=settings.micro_rows * longest,
-        trained=trained,
-        frozen=frozen,
-        processes=parts(models.policy),
-    )
+    most = settings.micro_rows * longest
+    tokens = make_room(models.policy, models.critic, time=longest, device=device, at_most=most, beside=2)
     return tokens // longest
 
 

@@ -18,8 +18,8 @@ from palate.objectives.next_token import next_token_loss
 from palate.recipe import Model, Pretrain, Recipe
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
-from palate.train.distributed import parts, share
-from palate.train.memory import tokens_at_once
+from palate.train.distributed import share
+from palate.train.memory import make_room
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
@@ -113,8 +113,7 @@ def train(
 ) -> None:
     """The loop: rows of packed documents, next-token loss, one optimizer step."""
     width = model.shape.context
-    most = settings.micro_tokens
-    rows_at_once = tokens_at_once(model, time=width, device=device, at_most=most, processes=parts(model)) // width
+    rows_at_once = make_room(model, time=width, device=device, at_most=settings.micro_tokens) // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 
     with Progress("pretrain", settings.steps, done=done) as progress:

@@ -18,15 +18,14 @@ from palate.errors import BadInput
 from palate.generate.replies import reply_scores, score_all
 from palate.measure import preference
 from palate.metrics import Metrics, Progress
-from palate.nn import lora
 from palate.nn.transformer import ScalarModel, Trunk
 from palate.objectives.preference import criteria_loss, preference_loss
 from palate.recipe import Recipe, Reward
 from palate.records import CRITERIA, Judgement, Prompt, Response, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
-from palate.train.distributed import parts, share
-from palate.train.memory import tokens_at_once
+from palate.train.distributed import share
+from palate.train.memory import make_room
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
@@ -206,16 +205,7 @@ def train(
         return loss + settings.criteria_weight * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts
 
     longest = max(len(group.prompt_ids) + max(map(len, group.reply_ids)) for group in members)
-    frozen, most = int(lora.adapted(model)), settings.micro_tokens
-    at_once = tokens_at_once(
-        model,
-        time=longest,
-        device=device,
-        at_most=most,
-        trained=1 - frozen,
-        frozen=frozen,
-        processes=parts(model),
-    )
+    at_once = make_room(model, time=longest, device=device, at_most=settings.micro_tokens)
     with Progress("reward", steps, done=done) as progress:
         for tick in ticks(steps, start=done, evaluate_every=settings.evaluate_every, save_every=settings.save_every):
             chosen = step_items(count=len(members), per_step=settings.batch_prompts, step=tick.step, seed=seed)

@@ -17,7 +17,6 @@ from palate.errors import BadInput, RecipeError
 from palate.generate.engine import generate
 from palate.generate.sampling import Sampling
 from palate.metrics import Metrics, Progress
-from palate.nn import lora
 from palate.nn.transformer import LanguageModel
 from palate.objectives.next_token import next_token_loss
 from palate.recipe import Recipe, Sft
@@ -25,8 +24,8 @@ from palate.records import Demonstration, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Encoded, Tokenizer
 from palate.train import resume
-from palate.train.distributed import gathered, parts, share
-from palate.train.memory import tokens_at_once
+from palate.train.distributed import gathered, share
+from palate.train.memory import make_room
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, update
@@ -174,16 +173,7 @@ def train(
     """The loop: conversations packed without seeing each other, loss on the assistant's tokens, one optimizer step."""
     longest = max(len(chat.ids) for chat in (*chats, *held_out)) - 1
     width = min(model.shape.context, max(longest, WIDEST))
-    frozen, most = int(lora.adapted(model)), settings.micro_tokens
-    at_once = tokens_at_once(
-        model,
-        time=width,
-        device=device,
-        at_most=most,
-        trained=1 - frozen,
-        frozen=frozen,
-        processes=parts(model),
-    )
+    at_once = make_room(model, time=width, device=device, at_most=settings.micro_tokens)
     rows_at_once = at_once // width
     lr = schedule(settings.schedule, peak=settings.peak_lr, warmup=settings.warmup_steps, steps=settings.steps)
 

@@ -5,24 +5,32 @@ from __future__ import annotations
 from functools import partial
 
 from palate.device import Device
+from palate.nn import lora
 from palate.nn.config import Shape
 from palate.nn.transformer import Network
+from palate.train.distributed import parts
 
 
-def tokens_at_once(
-    *models: Network, time: int, device: Device, at_most: int, frozen: int = 0, trained: int = 1, processes: int = 1
-) -> int:
+def make_room(*models: Network, time: int, device: Device, at_most: int, beside: int = 0) -> int:
     """Tokens of one micro-batch of rows of `time` for `models`, which are of one shape and trained together: `at_most`,
-    or as many as fit; at least one row. Where not one would, their layers are computed again in the backward pass."""
-    shape, width = models[0].shape, device.dtype.itemsize
+    or as many as fit; at least one row. Where not one would, their layers are from here on computed again in the
+    backward pass. `beside` more networks of the shape are only held; with adapters all share one that is."""
+    shape, processes = models[0].shape, parts(models[0])
+    trained, frozen = (0, 1) if lora.adapted(models[0]) else (len(models), beside)
     fits = partial(
-        tokens_that_fit, shape, time, device.memory, width, frozen=frozen, trained=trained, processes=processes
+        tokens_that_fit,
+        shape,
+        time,
+        device.memory,
+        device.dtype.itemsize,
+        frozen=frozen,
+        trained=trained,
+        processes=processes,
     )
     recompute = fits() < time
-    fit = fits(recompute=recompute)
     for model in models:
         model.trunk.recompute = recompute
-    return max(time, min(at_most, fit))
+    return max(time, min(at_most, fits(recompute=recompute)))
 
 
 def tokens_that_fit(

@@ -28,8 +28,6 @@ from palate.train.update import Learner
 CONTEXT = 256
 HELD_OUT_ROWS = 1000
 NEVER = 10**9
-WARM_UP = 0.05
-"""Share of the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +93,7 @@ def measure(trial: Trial, tokens: Path) -> dict[str, Any]:
             "optimizer": trial.optimizer,
             "peak_lr": trial.lr,
             "schedule": trial.schedule,
-            "warmup_steps": round(WARM_UP * steps),
+            "warmup_steps": round(dial.WARM_UP * steps),
             "evaluate_every": NEVER,
             "save_every": NEVER,
         }
