@@ -11,7 +11,6 @@ from palate import recipe as recipes
 from palate.device import Device, open_device
 from palate.errors import BadInput
 from palate.feedback.store import Store, open_store
-from palate.generate.decoder import quicken
 from palate.generate.engine import stream
 from palate.generate.replies import score_all
 from palate.generate.sampling import Sampling
@@ -124,7 +123,7 @@ def load(folder: str | Path) -> Assistant:
         workspace = Workspace(path)
         path = workspace.read(next((a for a in ("ppo", "sft") if workspace.has(a)), "base"))
     device = open_device(Hardware())
-    model = quicken(device.put(weights.load_language_model(path)), device).eval()
+    model = device.put(weights.load_language_model(path)).eval()
     tokenizer = tokenizers.load(path)
     weights.fit_vocabulary(model, tokenizer.vocab, path)
     return Assistant(model, tokenizer, device)

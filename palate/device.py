@@ -123,6 +123,14 @@ def describe(kind: str) -> str:
     return f"{name}, {memory(kind) / GIB:.0f} GiB"
 
 
+def processor() -> str:
+    """The processor's name and what it can do, where the system tells: code compiled for one may not run on another."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return f"{platform.processor()} {platform.machine()}"
+
+
 def memory(kind: str) -> int:
     """Bytes that the device has in all; on CPUs no more than the control group of a container allows."""
     if kind == "cuda":
@@ -169,17 +177,17 @@ def open_device(hardware: Hardware) -> Device:
         _keep_freed_memory()
     compiles = bool(full.compile) and compiler(full.device) is not None
     if compiles:
-        _keep_what_is_compiled()
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled_code()))
     elif full.compile:
         metrics.say(f"      there is no compiler for {full.device} here: slower, with the same result up to rounding")
     room = int((full.memory_gib or 8) * GIB) // (ranks.local_world() if full.device == "cpu" else 1)
     return Device(full.device, DTYPES[full.dtype], compiles, room, full.shard)
 
 
-def _keep_what_is_compiled() -> None:
-    """torch.compile's cache, which makes the second run start at once, beside other caches instead of in /tmp."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "palate" / "compiled"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+def compiled_code() -> Path:
+    """Where compiled code is kept between runs, so that the second one starts at once: beside other programs' caches.
+    torch.compile's own place is in /tmp."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "palate" / "compiled"
 
 
 def _keep_freed_memory() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from palate.device import Device, open_device
 from palate.errors import BadInput, MissingArtifact
-from palate.generate.decoder import quicken
 from palate.generate.engine import stream
 from palate.generate.sampling import Sampling
 from palate.generate.text import pieces
@@ -48,7 +47,7 @@ class Chat:
             raise BadInput(f"there is no model {name!r}.", "/model", f"This run has {', '.join(self.folders)}.")
         if name not in self._open:
             folder = self.folders[name]
-            model = quicken(self.device.put(weights.load_language_model(folder)), self.device)
+            model = self.device.put(weights.load_language_model(folder))
             tokenizer = tokenizers.load(folder)
             weights.fit_vocabulary(model, tokenizer.vocab, folder)
             self._open[name] = (model, tokenizer)

@@ -16,7 +16,6 @@ from palate.nn.transformer import Block, LanguageModel, SwiGLU
 
 CHUNK = 32  # positions by which the room grows
 FEW = 128  # rows up to which a CPU keeps keys and values in float32, whose small products cost it least
-SMALL = 8_000_000  # parameters up to which a CPU decodes a single row in float32: they stay in its cache
 
 
 class Decoder:
@@ -32,10 +31,9 @@ class Decoder:
 
     def __init__(self, model: LanguageModel, rows: int, device: Device) -> None:
         self.model, self.shape = model, model.shape
-        alone = _alone(model, rows, device)
-        self.blocks = [_Block(block, alone=alone) for block in model.trunk.blocks if isinstance(block, Block)]
+        self.blocks = [_Block(block) for block in model.trunk.blocks if isinstance(block, Block)]
         self.norm = _Norm(model.trunk.norm)
-        self.head = _matrix(model.head.rows, alone=alone)
+        self.head = model.head.rows
         dtype = torch.float32 if device.kind == "cpu" and rows <= FEW else model.trunk.dtype
         self.position = torch.zeros(rows, dtype=torch.long, device=device.torch)
         empty = torch.zeros(rows, self.shape.kv_heads, 0, self.shape.head_dim, dtype=dtype, device=device.torch)
@@ -95,27 +93,9 @@ class Decoder:
         return _product(self.norm(x), self.head)
 
 
-def quicken(model: LanguageModel, device: Device) -> LanguageModel:
-    """`model`, its matrices laid out for decoding single rows, which would otherwise be done for every reply anew."""
-    if _alone(model, 1, device):
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.data = _matrix(parameter.data, alone=True)
-    return model
-
-
-def _alone(model: LanguageModel, rows: int, device: Device) -> bool:
-    return rows == 1 and device.kind == "cpu" and model.shape.parameters <= SMALL
-
-
-def _matrix(weight: Tensor, *, alone: bool) -> Tensor:
-    """The weight as products read it fastest: for a single row in float32, and so that its numbers are met in order."""
-    return weight.float().t().contiguous().t() if alone else weight
-
-
-def _held(linear: nn.Module | Tensor, *, alone: bool) -> tuple[Tensor, Tensor | None]:
+def _held(linear: nn.Module | Tensor) -> tuple[Tensor, Tensor | None]:
     assert isinstance(linear, (nn.Linear, Adapted))
-    return _matrix(linear.weight, alone=alone), linear.bias
+    return linear.weight, linear.bias
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -141,7 +121,7 @@ class _Norm:
 class _Block:
     """The weights of one layer, and what it does with them."""
 
-    def __init__(self, block: Block, *, alone: bool) -> None:
+    def __init__(self, block: Block) -> None:
         attention, feed = block.attention, block.feed_forward
         self.heads, self.kv_heads, self.dim = attention.heads, attention.kv_heads, attention.head_dim
         self.norm_attention, self.norm_feed_forward = _Norm(block.norm_attention), _Norm(block.norm_feed_forward)
@@ -150,7 +130,7 @@ class _Block:
         self.gated = isinstance(feed, SwiGLU)
         up = feed.gate_up if self.gated else feed.up
         self.qkv, self.out, self.up, self.down = (
-            _held(linear, alone=alone) for linear in (attention.qkv, attention.out, up, feed.down)
+            _held(linear) for linear in (attention.qkv, attention.out, up, feed.down)
         )
 
     def attend(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from palate.device import Device
-from palate.generate.decoder import Decoder
+from palate.generate.alone import decoder
 from palate.generate.sampling import Sampling, draw, uniforms
 from palate.nn.attention import Cache, causal_mask
 from palate.nn.transformer import LanguageModel
@@ -108,7 +108,7 @@ class _Batch:
         self.waiting = [i * answers + k for i in order for k in range(answers)][::-1]
         self.replies = [Reply((), False, ())] * len(self.waiting)
         self.uniforms = uniforms(seeds, answers, sampling.max_new_tokens).flatten(0, 1)
-        self.decoder = Decoder(model, rows, device)
+        self.decoder = decoder(model, rows, device)
         self.ask = asked_every(device)
         self.width = sampling.max_new_tokens + self.ask
         where = device.torch

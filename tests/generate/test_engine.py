@@ -9,7 +9,7 @@ import torch
 
 from palate.batches.replies import lay_out
 from palate.device import Device, generator, seeds
-from palate.generate.decoder import FEW, Decoder, quicken
+from palate.generate.decoder import FEW, Decoder
 from palate.generate.engine import Reply, generate, stream
 from palate.generate.replies import reply_logp
 from palate.generate.sampling import Sampling, draw, uniforms
@@ -173,15 +173,6 @@ def test_asking_less_often_who_is_done_changes_nothing(monkeypatch: pytest.Monke
     monkeypatch.setattr("palate.generate.engine.asked_every", lambda device: 8)
     replies = generate(model, PROMPTS, sampling, seeds=range(5), device=CPU, answers=6, rows=7)
     assert [[r.ids for r in s] for s in replies] == [[r.ids for r in s] for s in expected]
-
-
-def test_a_quickened_model_says_the_same_in_float32() -> None:
-    model = network()
-    ((slow,),) = generate(model, PROMPTS[:1], Sampling(max_new_tokens=40), seeds=[3], device=CPU)
-    quick = quicken(network(), CPU)
-    assert not quick.trunk.blocks[0].attention.qkv.weight.is_contiguous()  # type: ignore[union-attr, operator]
-    ((reply,),) = generate(quick, PROMPTS[:1], Sampling(max_new_tokens=40), seeds=[3], device=CPU)
-    assert reply.ids == slow.ids and reply.logps == pytest.approx(slow.logps, abs=1e-4)
 
 
 @torch.no_grad()

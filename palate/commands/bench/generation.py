@@ -18,7 +18,6 @@ from palate.commands.bench import harness, peers
 from palate.commands.bench.harness import OURS, Turn
 from palate.commands.bench.worker import Turns
 from palate.device import generator, open_device
-from palate.generate.decoder import quicken
 from palate.generate.engine import generate
 from palate.generate.sampling import Sampling
 from palate.nn.config import Shape
@@ -126,14 +125,12 @@ def _per_token(turn: Turn) -> float:
 
 
 def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
-    """The engine that sampling, PPO and chat use; a single row as chat and `palate.load` hold it."""
+    """The engine that sampling, PPO and chat use."""
     work = Workload(**workload)
     device = open_device(Hardware(compile=False))
     model = LanguageModel(Trunk(work.shape))
     initialise(model, work.shape, generator("bench"))
     device.put(model)
-    if work.batch == 1:
-        quicken(model, device)
     asked, sampling = work.prompts(), Sampling(max_new_tokens=work.new, stops=work.ends)
     turns()
     while True:
