@@ -12,6 +12,7 @@ from palate import device, dial
 from palate.recipe import Hardware, Recipe
 from palate.stages import pretrain
 
+NO_COMPILER = "none: blocks are never compiled, which costs a sixth of the speed; chat is three times slower"
 REACHED = 0.6
 """Share of the products' speed that pretraining reaches, all in all (docs/performance.md)."""
 
@@ -34,7 +35,7 @@ def report(recipe: Recipe | None) -> Iterator[str]:
     why = "the recipe says so" if wanted.dtype else f"products in bfloat16 are {ratio:.1f} times as fast as in float32"
     yield f"dtype      {found.dtype}: {why}; what is trained has float32 masters"
     program = device.compiler(found.device)
-    yield f"compiler   {program or 'none: blocks are never compiled, which costs a sixth of the speed'}"
+    yield f"compiler   {program or NO_COMPILER}"
     if not operations:
         return
     seconds = operations / (REACHED * speeds[found.dtype])

@@ -90,7 +90,7 @@ class Decoder:
             x = x + block.attend(block.norm_attention(x), turn, mask, places, store, read)
             x = x + block.feed(block.norm_feed_forward(x))
         self.position += 1
-        return _product(self.norm(x), self.head)
+        return product(self.norm(x), self.head)
 
 
 def _held(linear: nn.Module | Tensor) -> tuple[Tensor, Tensor | None]:
@@ -98,7 +98,8 @@ def _held(linear: nn.Module | Tensor) -> tuple[Tensor, Tensor | None]:
     return linear.weight, linear.bias
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x W^T + b in the weight's dtype."""
     return F.linear(x.to(weight.dtype), weight, None if bias is None else bias.to(weight.dtype))
 
 
@@ -145,7 +146,7 @@ class _Block:
         """Attention of one query per row, x (rows, dim), over its row's room, after its own key and value were stored
         in their `places`; mask (rows, 1, room) is 0 or -inf."""
         rows, heads, kv_heads, dim = len(x), self.heads, self.kv_heads, self.dim
-        qkv = _product(x, *self.qkv).to(mask.dtype).view(rows, heads + 2 * kv_heads, dim)
+        qkv = product(x, *self.qkv).to(mask.dtype).view(rows, heads + 2 * kv_heads, dim)
         turned, value = qkv[:, :-kv_heads], qkv[:, -kv_heads:]
         if self.query_norm is not None and self.key_norm is not None:
             query, key = turned[:, :heads].float(), turned[:, heads:].float()
@@ -158,12 +159,12 @@ class _Block:
         query = (turned[:, :heads] * dim**-0.5).view(rows * kv_heads, -1, dim)
         scores = torch.bmm(query, read[0]).view(rows, heads, -1)
         weights = scores.add_(mask).softmax(dim=-1).view(rows * kv_heads, heads // kv_heads, -1)
-        return _product(torch.bmm(weights, read[1]).view(rows, heads * dim), *self.out)
+        return product(torch.bmm(weights, read[1]).view(rows, heads * dim), *self.out)
 
     def feed(self, x: Tensor) -> Tensor:
         """The feed-forward layer of x (rows, dim)."""
-        wide = _product(x, *self.up)
+        wide = product(x, *self.up)
         if self.gated:
             gate, up = wide.chunk(2, dim=-1)
-            return _product(F.silu(gate).mul_(up), *self.down)
-        return _product(F.gelu(wide, approximate="tanh"), *self.down)
+            return product(F.silu(gate).mul_(up), *self.down)
+        return product(F.gelu(wide, approximate="tanh"), *self.down)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from palate.device import Device
-from palate.generate.alone import decoder
+from palate.generate.compiled import decoder
 from palate.generate.sampling import Sampling, draw, uniforms
 from palate.nn.attention import Cache, causal_mask
 from palate.nn.transformer import LanguageModel
