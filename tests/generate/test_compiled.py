@@ -76,6 +76,27 @@ def test_keys_of_many_rows_are_rounded() -> None:
 
 @needs_compiler
 @torch.no_grad()
+def test_the_last_of_many_rows_goes_on_with_rounded_keys() -> None:
+    """`step` of a row alone reads float32, twice as many bytes as there are."""
+    device = Device("cpu", torch.bfloat16)
+    model = device.put(network())
+    decoder, plain = (make(model, FEW + 1, device) for make in (compiled.decoder, Decoder))
+    ids = torch.randint(57, (FEW + 1, 40), generator=torch.Generator().manual_seed(0))
+    for column in range(40):
+        for one in (decoder, plain):
+            one.fit(column + 1)
+        tokens = ids[:, column] if column < 20 else ids[5:6, column]
+        ours, theirs = decoder.step(tokens), plain.step(tokens)
+        if column == 19:
+            for one in (decoder, plain):
+                one.keep(torch.tensor([5]))
+    assert decoder.keys[0].dtype == torch.bfloat16 and decoder.keys[0].shape[0] == 1
+    torch.testing.assert_close(decoder.keys[1][:, :, :40], plain.keys[1][:, :, :40], atol=0.02, rtol=0.02)
+    torch.testing.assert_close(ours, theirs, atol=0.1, rtol=0)
+
+
+@needs_compiler
+@torch.no_grad()
 def test_scores_of_every_size_are_weighed() -> None:
     """Long queries: scores so far below the largest that their exponentials are 0."""
     model = network()
