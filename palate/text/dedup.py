@@ -30,13 +30,18 @@ beyond it is estimated from this bottom-k sketch with a standard error below 0.0
 CHUNK = 8_192  # 5-grams hashed at once: 8 MB at 128 permutations
 
 _NOT_WORD = re.compile(r"[\W_]+")
+_MAYBE_MARKS = re.compile("[^\x00-\u02ff]+")  # the first combining character is U+0300
 
 
 def normalised(text: str) -> str:
     """Lower case, no accents or punctuation, single spaces: what two copies of a text still share."""
     if not text.isascii():
-        text = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+        text = _MAYBE_MARKS.sub(_without_marks, unicodedata.normalize("NFD", text))
     return _NOT_WORD.sub(" ", text.lower()).strip()
+
+
+def _without_marks(found: re.Match[str]) -> str:
+    return "".join(c for c in found[0] if not unicodedata.combining(c))
 
 
 def grams(text: str) -> Hashes:

@@ -171,6 +171,8 @@ def duplicate_ngrams(page: Parts) -> str | None:
     words = page.words
     total = max(sum(map(len, words)), 1)
     for n, most in DUPLICATE_NGRAMS.items():
+        if len(set(zip(*(words[i:] for i in range(n))))) == max(len(words) - n + 1, 0):
+            return None  # without a repeated n-gram there is no longer one either
         seen: set[tuple[str, ...]] = set()
         repeated, at = 0, 0
         while at + n <= len(words):
@@ -183,8 +185,6 @@ def duplicate_ngrams(page: Parts) -> str | None:
                 at += 1
         if repeated / total > (SHORT_SHARE if len(words) < NGRAM_WORDS else most):
             return f"{repeated / total:.0%} of the characters are in repeated {n}-grams"
-        if not repeated:
-            return None  # without a repeated n-gram there is no longer one either
     return None
 
 
