@@ -12,7 +12,7 @@ import hashlib
 import json
 import random
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -30,7 +30,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """This record as JSON-ready values, every field present."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        return {name: _plain(getattr(self, name)) for name in _kinds(type(self))}  # type: ignore[arg-type]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -48,35 +48,59 @@ class Record:
         ]
         if missing:
             raise ValueError(f"a {cls.__name__} needs the field {missing[0]!r}.")
-        for name, kind in _kinds(cls).items():  # type: ignore[arg-type]
-            if name in values and not _fits(values[name], kind):
+        for name, fits in _kinds(cls).items():  # type: ignore[arg-type]
+            if name in values and not fits(values[name]):
                 raise ValueError(f"the field {name!r} of a {cls.__name__} cannot be {_brief(values[name])}.")
         return cls(**values)
 
 
 @functools.cache
-def _kinds(record: type) -> dict[str, Any]:
-    return get_type_hints(record)
+def _kinds(record: type[Record]) -> dict[str, Callable[[Any], bool]]:
+    """Of each field whether a value read from JSON is of its type."""
+    return {name: _fits(kind) for name, kind in get_type_hints(record).items()}
 
 
-def _fits(value: Any, kind: Any) -> bool:
+@functools.cache
+def _fits(kind: Any) -> Callable[[Any], bool]:
     """Whether a value read from JSON is of the annotated type; nothing is converted on the way."""
-    of, inside = get_origin(kind), get_args(kind)
+    of = get_origin(kind)
+    inside = get_args(kind) if of is Literal else tuple(map(_fits, filter(_a_type, get_args(kind))))
     if kind is Any:
-        return True
+        return lambda value: True
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind in (str, int, bool, type(None)):
-        return type(value) is kind
+        return lambda value: isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in PLAIN:
+        return lambda value: type(value) is kind
     if of is Literal:
-        return isinstance(value, str) and value in inside
+        return lambda value: isinstance(value, str) and value in inside
     if of is dict:
-        return isinstance(value, dict) and all(_fits(k, inside[0]) and _fits(v, inside[1]) for k, v in value.items())
+        key, held = inside
+        return lambda value: isinstance(value, dict) and all(key(k) and held(v) for k, v in value.items())
     if of in (tuple, list):
-        return isinstance(value, list | tuple) and all(_fits(v, inside[0]) for v in value)
+        if (plain := get_args(kind)[0]) in PLAIN:  # thousands of token ids
+            return lambda value: isinstance(value, list | tuple) and set(map(type, value)) <= {plain}
+        return lambda value: isinstance(value, list | tuple) and all(map(inside[0], value))
     if of is types.UnionType:
-        return any(_fits(value, one) for one in inside)
-    return isinstance(value, kind | Mapping)  # a message, which checks itself
+        return lambda value: any(one(value) for one in inside)
+    return lambda value: isinstance(value, kind | Mapping)  # a message, which checks itself
+
+
+PLAIN = (str, int, bool, type(None))
+
+
+def _a_type(kind: Any) -> bool:
+    return kind is not Ellipsis  # of tuple[int, ...]
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it. `dataclasses.asdict` copies every token id by itself."""
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, dict):
+        return {key: _plain(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(value if set(map(type, value)) <= {*PLAIN, float} else map(_plain, value))
+    return value
 
 
 def _brief(value: Any) -> str:

@@ -36,7 +36,14 @@ SIGNATURES = {
     "step": [_P, _P, _P, _N, _N, _P],
     "attend": [_P, _P, _P, _N, _P, _P, _P],
     "norm": [_N, _N, _X, _N, _P, _P, _P, _P],
+    "gate": [_N, _N, _N, _P, _P],
 }
+
+CALLS = (
+    *(f"{name}_{dtype}" for name in ("step", "norm", "gate") for dtype in NAMES.values()),
+    # By the dtype of the matrices and that of keys and values.
+    "attend_float32_float32", "attend_bfloat16_float32", "attend_bfloat16_bfloat16",
+)  # fmt: skip
 
 
 class _Sizes(ctypes.Structure):
@@ -104,9 +111,11 @@ class Compiled(Decoder):
     def _together(self, token: Tensor) -> Tensor:
         dtype, rows, shape = self.head.dtype, len(token), self.shape
         attend = getattr(self._code, f"attend_{NAMES[dtype]}_{NAMES[self.keys[0].dtype]}")
-        normalise = getattr(self._code, f"norm_{NAMES[dtype]}")
+        normalise, gate = (getattr(self._code, f"{name}_{NAMES[dtype]}") for name in ("norm", "gate"))
         x: Tensor = self.model.trunk.embed(token)
-        normed, mixed = x.new_empty(x.shape, dtype=dtype), x.new_empty(rows, shape.heads * shape.head_dim, dtype=dtype)
+        normed, mixed, gated = (
+            x.new_empty(rows, width, dtype=dtype) for width in (shape.dim, shape.heads * shape.head_dim, shape.hidden)
+        )
 
         def norm(added: Tensor | None, scale: Tensor) -> Tensor:
             """x takes what a layer adds to it, and is normalised."""
@@ -121,7 +130,9 @@ class Compiled(Decoder):
             at = self.position.data_ptr(), qkv.data_ptr(), mixed.data_ptr()
             attend(ctypes.byref(self._sizes), layer, self._rest, rows, *at)
             added = product(mixed, *block.out)
-            added = block.feed(norm(added, block.norm_feed_forward.norm.weight))
+            wide = product(norm(added, block.norm_feed_forward.norm.weight), *block.up)
+            gate(rows, shape.hidden, self._sizes.threads, wide.data_ptr(), gated.data_ptr())
+            added = product(gated, *block.down)
         return product(norm(added, self.norm.norm.weight), self.head)
 
 
@@ -158,14 +169,11 @@ def _code() -> ctypes.CDLL | None:
             code = ctypes.CDLL(str(_library(str(program), (*PLAIN, *more))))
         except (OSError, subprocess.SubprocessError):
             continue  # these flags, this compiler, this cache: the next try has fewer of them
-        for name in ("step_float32", "step_bfloat16", "norm_float32", "norm_bfloat16", *ATTENTIONS):
+        for name in CALLS:
             function = getattr(code, name)
             function.restype, function.argtypes = None, SIGNATURES[name.partition("_")[0]]
         return code
     return None
-
-
-ATTENTIONS = ("attend_float32_float32", "attend_bfloat16_float32", "attend_bfloat16_bfloat16")
 
 
 def _library(program: str, flags: tuple[str, ...]) -> Path:

@@ -1,7 +1,7 @@
 // Decoding on CPUs: what palate/nn computes for one new position of every row.
 //
 // Such a step is little arithmetic in many operations, and torch's cost more than what they compute: of a row alone all
-// of them (`step`), of many rows those around the products with weights (`attend_*`, `norm_*`). Matrices, keys and
+// of them (`step`), of many rows those around the products with weights. Matrices, keys and
 // values are bfloat16 or float32 and read where torch holds them; everything else is float32. docs/log.md has figures.
 
 #include <cmath>
@@ -204,6 +204,19 @@ static void norm_rows(int64_t rows, int64_t dim, float eps, int64_t threads, flo
   }
 }
 
+// to (rows, hidden) = silu(gate) * up of wide (rows, 2 hidden).
+template <typename W>
+static void gate_rows(int64_t rows, int64_t hidden, int64_t threads, const W *wide, W *to) {
+#pragma omp parallel for num_threads(int(threads)) if (rows * hidden > 16384)
+  for (int64_t row = 0; row < rows; row++) {
+    const W *gate = wide + row * 2 * hidden, *up = gate + hidden;
+    for (int64_t i = 0; i < hidden; i++) {
+      const float x = number(gate[i]);
+      put(to[row * hidden + i], x / (1 + exponential(-x)) * number(up[i]));
+    }
+  }
+}
+
 // All of a step of one row: logits (vocab) after `token` at `position`.
 template <typename W>
 static void step(const Sizes *size, const Layer *layers, const Rest *rest, int64_t token, int64_t position,
@@ -254,5 +267,11 @@ void norm_float32(int64_t rows, int64_t dim, float eps, int64_t threads, float *
 void norm_bfloat16(int64_t rows, int64_t dim, float eps, int64_t threads, float *x, const bfloat16 *added,
                    const float *scale, bfloat16 *y) {
   norm_rows<bfloat16>(rows, dim, eps, threads, x, added, scale, y);
+}
+void gate_float32(int64_t rows, int64_t hidden, int64_t threads, const float *wide, float *to) {
+  gate_rows<float>(rows, hidden, threads, wide, to);
+}
+void gate_bfloat16(int64_t rows, int64_t hidden, int64_t threads, const bfloat16 *wide, bfloat16 *to) {
+  gate_rows<bfloat16>(rows, hidden, threads, wide, to);
 }
 }

@@ -75,6 +75,23 @@ def test_keys_of_many_rows_are_rounded() -> None:
 
 
 @needs_compiler
+def test_numbers_are_rounded_to_the_nearest() -> None:
+    """As torch does; silu(x) * 1 of numbers in bfloat16 is one that is not, and has to be rounded to one."""
+    code = compiled._code()
+    assert code is not None
+    gate = torch.linspace(-80, 90, 4001).bfloat16()
+    wide, to = torch.cat((gate, torch.ones_like(gate))), torch.empty_like(gate)
+    code.gate_bfloat16(1, len(gate), 1, wide.data_ptr(), to.data_ptr())
+    x = gate.double()
+    exact = (x / (1 + torch.exp(-x))).bfloat16()
+    assert float((to == exact).double().mean()) > 0.999
+    torch.testing.assert_close(to.float(), exact.float(), atol=1e-30, rtol=2**-7)
+    exactly, full = wide.float(), torch.empty(len(gate))
+    code.gate_float32(1, len(gate), 1, exactly.data_ptr(), full.data_ptr())
+    torch.testing.assert_close(full.double(), x / (1 + torch.exp(-x)), atol=1e-30, rtol=1e-6)
+
+
+@needs_compiler
 @torch.no_grad()
 def test_the_last_of_many_rows_goes_on_with_rounded_keys() -> None:
     """`step` of a row alone reads float32, twice as many bytes as there are."""

@@ -9,6 +9,7 @@ import torch
 
 from palate.batches.replies import lay_out
 from palate.device import Device, generator, seeds
+from palate.generate import compiled
 from palate.generate.decoder import FEW, Decoder
 from palate.generate.engine import Reply, generate, stream
 from palate.generate.replies import reply_logp
@@ -55,6 +56,7 @@ def check(
             assert ends[-1] == reply.ended and not any(ends[:-1]) and (reply.ended or len(ends) == full)
 
 
+@pytest.mark.parametrize("compiler", [True, False], ids=["compiled", "torch"])
 @pytest.mark.parametrize("rows", [1, 3, 8, 512])
 @pytest.mark.parametrize(
     "options",
@@ -67,8 +69,12 @@ def check(
     ],
     ids=str,
 )
-def test_replies_that_end_at_different_times_are_what_they_are_alone(rows: int, options: dict[str, float]) -> None:
+def test_replies_that_end_at_different_times_are_what_they_are_alone(
+    rows: int, options: dict[str, float], compiler: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One id in twelve ends a reply, so rows leave the batch and others take their places all the time."""
+    if not compiler:
+        monkeypatch.setattr(compiled, "_code", lambda: None)
     model = network()
     sampling = Sampling(max_new_tokens=36, stops=STOPS, **options)  # type: ignore[arg-type]
     numbers = seeds(len(PROMPTS), "numbers")
