@@ -27,8 +27,8 @@ static inline void put(bfloat16 &to, float x) {  // to the nearest, halves to ev
   to.upper = uint16_t(x != x ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// e^x, equal to 2 units in the last place where it is a normal number, and 0 below: with the library's, which takes one
-// number at a time, half of attention was this. x = k log 2 + rest, and the rest by its series.
+// e^x to 2 units in the last place for x from -87 to 88, where it is a normal number, and what it is there beyond. The
+// library's takes one number at a time. x = k log 2 + rest, and the rest by its series.
 static inline float exponential(float x) {
   const float low = x < -87 ? -87 : x > 88 ? 88 : x, k = std::floor(low * 1.44269504f + 0.5f);
   const float rest = low - k * 0.693359375f + k * 2.12194440e-4f;  // log 2 in two parts: the first times k is exact
@@ -43,7 +43,7 @@ static inline float exponential(float x) {
   const int32_t bits = (int32_t(k) + 127) << 23;
   float power;
   std::memcpy(&power, &bits, 4);
-  return x < -87 ? 0 : sum * power;
+  return sum * power;
 }
 
 struct Sizes {
