@@ -97,14 +97,17 @@ def main(target: Path | None) -> None:
                     check=True,
                 )
                 told[kind].append(json.loads(done.stdout))
-    result: dict[str, Any] = {"machine": harness.machine(), "parameters": SHAPE.parameters, "turns": TURNS}
-    for kind, turns in told.items():
-        result[kind] = {
+    contestants = {
+        kind: {
             f"{stage}_{unit}": round(statistics.median(s for turn in turns for s in turn[stage][unit]), 2)
             for stage in ("sft", "ppo")
             for unit in ("seconds", "core_seconds")
-        } | {f"{stage}_peak_mb": round(max(t[stage]["peak_mb"] for t in turns)) for stage in ("sft", "reward", "ppo")}
-    harness.publish(result, target)
+        }
+        | {f"{stage}_peak_mb": round(max(t[stage]["peak_mb"] for t in turns)) for stage in ("sft", "reward", "ppo")}
+        for kind, turns in told.items()
+    }
+    result = {"bench": "align", "machine": harness.machine(), "repeats": TURNS * (STEPS - 1)}
+    harness.publish(result | {"parameters": SHAPE.parameters, "contestants": contestants}, target)
 
 
 def _publish(folder: Path) -> None:
