@@ -60,7 +60,15 @@ class Device:
             rounded = parameter.dim() >= 2 and name != "score.weight"
             parameter.data = parameter.data.to(self.torch, self.dtype if rounded else parameter.dtype)
         if self.compiles and (compile_blocks := getattr(model, "compile_blocks", None)):
-            compile_blocks()
+            from torch._dynamo.exc import TorchDynamoException  # two seconds of importing, wanted only here
+
+            try:
+                compile_blocks()
+            except TorchDynamoException as error:  # as with a C++ compiler but without Python's headers
+                told = next((line for line in str(error).splitlines() if "error" in line.lower()), str(error))
+                metrics.say(f"      compiling fails here: slower, with the same result up to rounding ({told[:200]})")
+                for module in model.modules():
+                    module._compiled_call_impl = None  # what `module.compile` had set
         return model
 
 

@@ -86,6 +86,26 @@ def test_a_compiler_that_is_not_there_is_told_and_training_goes_on(
     assert "no compiler" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_compiler_that_fails_is_told_and_training_goes_on(tmp_path: Path) -> None:
+    """In a process of its own: what torch compiled it keeps, and where it keeps it is decided once."""
+    code = """
+import torch
+from palate.device import Device
+from palate.nn.config import Shape
+from palate.nn.transformer import LanguageModel, Trunk
+shape = Shape(vocab=20, layers=2, dim=16, heads=2, kv_heads=2, hidden=32, context=60)
+model = Device("cpu", torch.float32, compiles=True).put(LanguageModel(Trunk(shape)))
+model(torch.zeros(2, 9, dtype=torch.long)).sum().backward()
+print(model.trunk.embed.weight.grad.abs().sum() > 0)
+"""
+    environment = {**os.environ, "CXX": "false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "tensor(True)" in done.stdout
+    assert done.stderr.count("compiling fails here: slower") == 1 and "Traceback" not in done.stderr
+
+
 def test_planned_operations(tmp_path: Path) -> None:
     """6 per parameter in a product and token, 12 layers x width x context for attention."""
     recipe = recipes.load(Path("recipes/kitchen.toml"))
