@@ -63,6 +63,9 @@ class _Sizes(ctypes.Structure):
 class Compiled(Decoder):
     """Places whose steps are computed by decode.cpp."""
 
+    few = 16
+    """Beyond it reading keys and values is what attention costs, and half as many bytes are faster (docs/log.md)."""
+
     def __init__(self, model: LanguageModel, rows: int, device: Device, code: ctypes.CDLL) -> None:
         self._code = code
         super().__init__(model, rows, device)

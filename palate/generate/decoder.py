@@ -15,7 +15,6 @@ from palate.nn.norms import LayerNorm, Norm
 from palate.nn.transformer import Block, LanguageModel, SwiGLU
 
 CHUNK = 32  # positions by which the room grows
-FEW = 128  # rows up to which a CPU keeps keys and values in float32, whose small products cost it least
 
 
 class Decoder:
@@ -29,12 +28,15 @@ class Decoder:
     alone each costs more than its arithmetic.
     """
 
+    few = 128
+    """Rows up to which a CPU keeps keys and values in float32: torch's small products cost it least."""
+
     def __init__(self, model: LanguageModel, rows: int, device: Device) -> None:
         self.model, self.shape = model, model.shape
         self.blocks = [_Block(block) for block in model.trunk.blocks if isinstance(block, Block)]
         self.norm = _Norm(model.trunk.norm)
         self.head = model.head.rows
-        dtype = torch.float32 if device.kind == "cpu" and rows <= FEW else model.trunk.dtype
+        dtype = torch.float32 if device.kind == "cpu" and rows <= self.few else model.trunk.dtype
         self.position = torch.zeros(rows, dtype=torch.long, device=device.torch)
         empty = torch.zeros(rows, self.shape.kv_heads, 0, self.shape.head_dim, dtype=dtype, device=device.torch)
         self._hold([empty] * self.shape.layers, [empty] * self.shape.layers)

@@ -11,7 +11,7 @@ from generate.test_engine import CPU, PROMPTS, SHAPE, network
 from palate.device import Device, compiler
 from palate.generate import compiled
 from palate.generate.compiled import Compiled
-from palate.generate.decoder import FEW, Decoder
+from palate.generate.decoder import Decoder
 from palate.generate.engine import generate, stream
 from palate.generate.sampling import Sampling
 from palate.nn.config import Llama3, Shape
@@ -38,7 +38,7 @@ def fresh() -> Iterator[None]:
 
 @needs_compiler
 @torch.no_grad()
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3, Compiled.few + 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_step_gives_the_logits_of_the_network(name: str, dtype: torch.dtype, rows: int) -> None:
@@ -64,9 +64,9 @@ def test_a_step_gives_the_logits_of_the_network(name: str, dtype: torch.dtype, r
 def test_keys_of_many_rows_are_rounded() -> None:
     device = Device("cpu", torch.bfloat16)
     model = device.put(network())
-    decoder, plain = compiled.decoder(model, FEW + 1, device), Decoder(model, FEW + 1, device)
+    decoder, plain = compiled.decoder(model, Decoder.few + 1, device), Decoder(model, Decoder.few + 1, device)
     assert isinstance(decoder, Compiled) and decoder.keys[0].dtype == torch.bfloat16
-    ids = torch.randint(57, (FEW + 1, 40), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(57, (Decoder.few + 1, 40), generator=torch.Generator().manual_seed(0))
     for column in range(40):
         decoder.fit(column + 1), plain.fit(column + 1)
         ours, theirs = decoder.step(ids[:, column]), plain.step(ids[:, column])
@@ -97,8 +97,8 @@ def test_the_last_of_many_rows_goes_on_with_rounded_keys() -> None:
     """`step` of a row alone reads float32, twice as many bytes as there are."""
     device = Device("cpu", torch.bfloat16)
     model = device.put(network())
-    decoder, plain = (make(model, FEW + 1, device) for make in (compiled.decoder, Decoder))
-    ids = torch.randint(57, (FEW + 1, 40), generator=torch.Generator().manual_seed(0))
+    decoder, plain = (make(model, Decoder.few + 1, device) for make in (compiled.decoder, Decoder))
+    ids = torch.randint(57, (Decoder.few + 1, 40), generator=torch.Generator().manual_seed(0))
     for column in range(40):
         for one in (decoder, plain):
             one.fit(column + 1)

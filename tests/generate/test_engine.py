@@ -10,7 +10,7 @@ import torch
 from palate.batches.replies import lay_out
 from palate.device import Device, generator, seeds
 from palate.generate import compiled
-from palate.generate.decoder import FEW, Decoder
+from palate.generate.decoder import Decoder
 from palate.generate.engine import Reply, generate, stream
 from palate.generate.replies import reply_logp
 from palate.generate.sampling import Sampling, draw, uniforms
@@ -189,7 +189,7 @@ def test_asking_less_often_who_is_done_changes_nothing(monkeypatch: pytest.Monke
 def test_a_step_gives_the_logits_of_the_uncached_forward(shape: Shape, dtype: torch.dtype) -> None:
     device = Device("cpu", dtype)
     model = device.put(network(shape))
-    rows = FEW + 8  # more than are decoded with float32 keys
+    rows = Decoder.few + 8  # more than are decoded with float32 keys
     decoder = Decoder(model, rows, device)
     ids = torch.randint(60, (rows, 40), generator=generator("ids"))
     assert (decoder.keys[0].dtype == torch.float32) == (dtype == torch.float32)
