@@ -69,6 +69,7 @@ class Device:
                 metrics.say(f"      compiling fails here: slower, with the same result up to rounding ({told[:200]})")
                 for module in model.modules():
                     module._compiled_call_impl = None  # what `module.compile` had set
+                model.zero_grad(set_to_none=True)  # what the try left, if it came that far
         return model
 
 

@@ -54,6 +54,10 @@ class Record:
         return cls(**values)
 
 
+PLAIN = (str, int, bool, type(None))
+NUMBERS_AND_TEXT = {*PLAIN, float}
+
+
 @functools.cache
 def _kinds(record: type[Record]) -> dict[str, Callable[[Any], bool]]:
     """Of each field whether a value read from JSON is of its type."""
@@ -85,9 +89,6 @@ def _fits(kind: Any) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, kind | Mapping)  # a message, which checks itself
 
 
-PLAIN = (str, int, bool, type(None))
-
-
 def _a_type(kind: Any) -> bool:
     return kind is not Ellipsis  # of tuple[int, ...]
 
@@ -99,7 +100,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(held) for key, held in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(value if set(map(type, value)) <= {*PLAIN, float} else map(_plain, value))
+        return type(value)(value if set(map(type, value)) <= NUMBERS_AND_TEXT else map(_plain, value))
     return value
 
 

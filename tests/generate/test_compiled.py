@@ -68,7 +68,8 @@ def test_keys_of_many_rows_are_rounded() -> None:
     assert isinstance(decoder, Compiled) and decoder.keys[0].dtype == torch.bfloat16
     ids = torch.randint(57, (Decoder.few + 1, 40), generator=torch.Generator().manual_seed(0))
     for column in range(40):
-        decoder.fit(column + 1), plain.fit(column + 1)
+        for one in (decoder, plain):
+            one.fit(column + 1)
         ours, theirs = decoder.step(ids[:, column]), plain.step(ids[:, column])
     torch.testing.assert_close(decoder.keys[1], plain.keys[1], atol=0.02, rtol=0.02)
     torch.testing.assert_close(ours, theirs, atol=0.1, rtol=0)
