@@ -11,12 +11,12 @@ from functools import partial
 
 import torch
 
-from palate import metrics, ranks
+from palate import device, metrics, ranks
 from palate.batches.packed import Packed
 from palate.device import COMPILING, Device, compiler, generator, open_device
 from palate.errors import RecipeError
 from palate.nn.config import Shape
-from palate.recipe import Model, Pretrain, Recipe
+from palate.recipe import Hardware, Model, Pretrain, Recipe
 from palate.stages import pretrain
 from palate.train.memory import make_room
 from palate.train.update import Learner, update
@@ -42,6 +42,8 @@ GLANCES = 20
 """How often held-out text is looked at and the state saved on the way."""
 MEASURED = 1.5
 """Seconds of steps that tell a model's pace."""
+SLOWEST = 1e10
+"""Operations per second that every machine reaches in training. What is short even so is not timed."""
 
 
 def resolve(recipe: Recipe, before: Recipe | None) -> Recipe:
@@ -131,6 +133,10 @@ class Pace:
     start: float
     speed: float
 
+    def seconds(self, tokens: float) -> float:
+        """What so many tokens take."""
+        return self.start + tokens / self.speed
+
     def tokens(self, seconds: float, context: int) -> float:
         """How many are learned in so many seconds, the reading of held-out text taken off: a third of the work each."""
         return (seconds - self.start) * self.speed - GLANCES * pretrain.GLANCE_ROWS * context / 3
@@ -145,32 +151,33 @@ def _fit(recipe: Recipe, minutes: float, vocab: int) -> Recipe:
             "torchrun first, or set dial.size or dial.layers."
         )
     hardware, seconds = recipe.hardware, 60 * minutes
-    device = open_device(hardware.model_copy(update={"compile": False}))
+    here = open_device(hardware.model_copy(update={"compile": False}))
     shapes = [recipe.model] if recipe.model else [model(layers, recipe.dial.context) for layers in SIZES.values()]
-    chosen, pace = shapes[0], measure(shapes[0], vocab, device, _enough(shapes[0], vocab))
+    chosen, pace = shapes[0], measure(shapes[0], vocab, here, _enough(shapes[0], vocab))
     for larger in shapes[1:]:
         enough = _enough(larger, vocab)
         # A larger one comes nearer to the machine's ceiling, but never by this much.
         most = 2 * pace.speed * _flops(chosen, vocab) / _flops(larger, vocab)
         if most * seconds < enough:
             break
-        slower = measure(larger, vocab, device, enough)
+        slower = measure(larger, vocab, here, enough)
         if slower.tokens(seconds, larger.context) < enough:
             break
         chosen, pace = larger, slower
     if hardware.compile is None:
-        hardware = hardware.model_copy(update={"compile": seconds > COMPILING and compiler(device.kind) is not None})
+        hardware = hardware.model_copy(update={"compile": seconds > COMPILING and compiler(here.kind) is not None})
     if hardware.compile:
-        device = open_device(hardware)
-        measure(chosen, vocab, device, _enough(chosen, vocab))  # compiles it, which the stage then finds done
-    pace = measure(chosen, vocab, device, pace.tokens(seconds, chosen.context))  # with the batch that it will have
+        here = open_device(hardware)
+        measure(chosen, vocab, here, _enough(chosen, vocab))  # compiles it, which the stage then finds done
+    pace = measure(chosen, vocab, here, pace.tokens(seconds, chosen.context))  # with the batch that it will have
     tokens = pace.tokens(seconds, chosen.context)
     shape = pretrain.shape(chosen, vocab)
     planned = training(shape, tokens)
     if tokens < 2 * planned.batch_rows * chosen.context:
+        size, else_ = ("this [model]", " or make the model smaller") if recipe.model else ("the smallest size", "")
         raise RecipeError(
-            f"dial.minutes = {minutes:g}: in that time this machine learns {max(0, tokens):,.0f} tokens with this "
-            "[model], less than two steps. Give it more minutes or make the model smaller."
+            f"dial.minutes = {minutes:g}: in that time this machine learns {max(0, tokens):,.0f} tokens with {size}, "
+            f"less than two steps. Give it more minutes{else_}."
         )
     metrics.say(
         f"      the dial: {pace.speed:,.0f} tokens/s with {chosen.layers} layers ({shape.parameters / 1e6:.1f} M "
@@ -189,16 +196,16 @@ def _flops(settings: Model, vocab: int) -> int:
     return pretrain.shape(settings, vocab).flops_per_token(settings.context)
 
 
-def measure(settings: Model, vocab: int, device: Device, tokens: float) -> Pace:
+def measure(settings: Model, vocab: int, here: Device, tokens: float) -> Pace:
     """The pace of some real optimizer steps of a training on so many `tokens`; the tokens mean nothing."""
     began = time.perf_counter()
     network = pretrain.build(settings, vocab, seed=0)
-    learner = Learner.make(OPTIMIZER, network, device, weight_decay=0.1)
+    learner = Learner.make(OPTIMIZER, network, here, weight_decay=0.1)
     width = settings.context
     planned = training(network.shape, tokens)
     rows = planned.batch_rows
-    at_once = make_room(network, time=width, device=device, at_most=planned.micro_tokens) // width
-    ids = torch.randint(0, vocab, (rows, width), generator=generator("dial")).to(device.torch)
+    at_once = make_room(network, time=width, device=here, at_most=planned.micro_tokens) // width
+    ids = torch.randint(0, vocab, (rows, width), generator=generator("dial")).to(here.torch)
     batch = Packed(ids, ids, torch.ones(rows, width, device=ids.device), torch.ones_like(ids))
     micro = list(batch.split(at_once))
     step = partial(
@@ -212,3 +219,67 @@ def measure(settings: Model, vocab: int, device: Device, tokens: float) -> Pace:
         step()
         taken.append(time.perf_counter() - again)
     return Pace(start, rows * width / statistics.median(taken))
+
+
+# --- the whole recipe ------------------------------------------------------------------------------------------------
+
+
+def machine(recipe: Recipe) -> Hardware:
+    """The recipe's [hardware] with everything it leaves open filled in from this machine."""
+    found = device.measure(recipe.hardware)
+    if recipe.hardware.compile is None:
+        found = found.model_copy(update={"compile": _compiling_pays(recipe, found)})
+    return found
+
+
+def _compiling_pays(recipe: Recipe, found: Hardware) -> bool:
+    assert found.device and found.dtype
+    shape = fresh_network(recipe)
+    if shape is None or compiler(found.device) is None:
+        return False
+    tokens = training_tokens(recipe)
+    work = tokens * shape.flops_per_token(shape.context)
+    if work < COMPILING * SLOWEST:
+        return False
+    at_least = work / device.products_per_second(found.device, found.dtype) / ranks.world()
+    if at_least > COMPILING or ranks.world() > 1:  # a step of one process alone would wait for the others
+        return at_least > COMPILING
+    return pace_of(recipe, found).seconds(tokens) > COMPILING
+
+
+def pace_of(recipe: Recipe, found: Hardware) -> Pace:
+    """How fast the recipe's network learns here before anything is compiled."""
+    assert recipe.model and recipe.tokenize
+    here = open_device(found.model_copy(update={"compile": False}))
+    return measure(recipe.model, recipe.tokenize.vocab, here, pretraining_tokens(recipe))
+
+
+def fresh_network(recipe: Recipe) -> Shape | None:
+    """The network that the recipe trains from the start; None where it comes from elsewhere."""
+    if recipe.pretrain is None or recipe.model is None or recipe.tokenize is None:
+        return None
+    return pretrain.shape(recipe.model, recipe.tokenize.vocab)
+
+
+def pretraining_tokens(recipe: Recipe) -> int:
+    """Tokens that pretraining learns from."""
+    assert recipe.pretrain and recipe.model
+    return recipe.pretrain.steps * recipe.pretrain.batch_rows * recipe.model.context
+
+
+def training_tokens(recipe: Recipe) -> int:
+    """Tokens that all stages learn from, controls included. An estimate that needs no text yet: a prompt with its reply
+    counts as `max_new_tokens`, a row as full."""
+    assert recipe.model
+    tokens = 0
+    if recipe.reward and recipe.sample:
+        sampled = recipe.sample
+        tokens += recipe.reward.epochs * sampled.prompts * sampled.answers * sampled.max_new_tokens
+    if recipe.ppo:
+        ppo = recipe.ppo
+        tokens += 2 * ppo.rounds * ppo.epochs * ppo.rollout_prompts * ppo.max_new_tokens  # policy and critic
+    if recipe.controls:  # SFT continued takes as long as reward model and PPO
+        tokens *= 1 + recipe.controls.placebo + recipe.controls.sft_continued
+    if recipe.sft:
+        tokens += recipe.sft.steps * recipe.sft.batch_rows * recipe.model.context
+    return tokens + pretraining_tokens(recipe)

@@ -284,10 +284,9 @@ def open_run(recipe: Recipe, folder: Path) -> tuple[Recipe, Workspace]:
         recipe = dial.resolve(recipe, before)
         hardware = recipe.hardware
     if None in hardware.model_dump(exclude={"shard"}).values():
-        from palate import device
-        from palate.stages import pretrain
+        from palate import dial
 
-        hardware = device.measure(hardware, pretrain.operations(recipe))
+        hardware = dial.machine(recipe)
     resolved = recipe.model_copy(update={"hardware": hardware})
     _write_recipe(resolved, workspace)
     return resolved, workspace

@@ -8,29 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from palate import device
+from palate import device, dial
 from palate import recipe as recipes
 from palate.commands import doctor
 from palate.errors import Unsupported
 from palate.recipe import Hardware
-from palate.stages import pretrain
 
 CPU = Hardware(device="cpu", dtype="float32", threads=1)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "compiler", "compiled"),
-    [(1000.0, "/usr/bin/g++", True), (1000.0, None, False), (100.0, "/usr/bin/g++", False)],
-)
-def test_blocks_are_compiled_when_training_is_long_and_there_is_a_compiler(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, compiler: str | None, compiled: bool
-) -> None:
-    monkeypatch.setattr(device, "compiler", lambda kind: compiler)
-    monkeypatch.setattr(device, "products_per_second", lambda kind, dtype: 1e11)
-    assert device.measure(CPU, seconds * 0.6e11).compile is compiled
-    assert device.measure(CPU).compile is False, "nothing is trained"
-    wanted = CPU.model_copy(update={"compile": not compiled})
-    assert device.measure(wanted, seconds * 0.6e11).compile is not compiled, "the recipe's word counts"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -106,23 +90,15 @@ print(model.trunk.embed.weight.grad.abs().sum() > 0)
     assert done.stderr.count("compiling fails here: slower") == 1 and "Traceback" not in done.stderr
 
 
-def test_planned_operations(tmp_path: Path) -> None:
-    """6 per parameter in a product and token, 12 layers x width x context for attention."""
-    recipe = recipes.load(Path("recipes/kitchen.toml"))
-    assert recipe.model and recipe.tokenize
-    made = pretrain.build(recipe.model, recipe.tokenize.vocab, 0)
-    count = sum(p.numel() for p in made.parameters())
-    tokens = 420 * 16 * 160
-    assert pretrain.operations(recipe) == tokens * (6 * count + 12 * 4 * 128 * 160)
-    assert pretrain.operations(recipe.model_copy(update={"pretrain": None})) == 0
-
-
 def test_the_doctor_says_what_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "products_per_second", lambda kind, dtype, seconds=0.0: 2e11)
+    monkeypatch.setattr(device, "compiler", lambda kind: "g++")
+    monkeypatch.setattr(dial, "pace_of", lambda recipe, found: dial.Pace(1.0, 20_000.0))
     recipe = recipes.load(Path("recipes/kitchen.toml"), ["hardware.dtype=float32"])
     lines = {line.split()[0]: line for line in doctor.report(recipe)}
     assert lines["dtype"].startswith("dtype      float32: the recipe says so")
     assert "GFLOP/s in float32" in lines["products"] and "GiB" in lines["machine"]
-    assert "7.1 TFLOP" in lines["pretrain"]
-    assert lines["compile"].startswith("compile    no")
+    assert lines["pretrain"] == "pretrain   1.1 M tokens: about 55 s before compiling"
+    assert lines["training"].startswith("training   6.6 M tokens: about 33")
+    assert lines["compile"].startswith("compile    yes")
     assert "pretrain" not in {line.split()[0] for line in doctor.report(None)}

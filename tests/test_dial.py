@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from palate import dial, flow
+from palate import device, dial, flow
 from palate import recipe as recipes
 from palate.batches.packed import Packed
 from palate.device import open_device
@@ -122,6 +122,8 @@ def test_minutes_with_a_model_of_ones_own(machine: dict[str, float]) -> None:
     machine["flops"] = 1.0
     with pytest.raises(RecipeError, match=r"learns 0 tokens with this \[model\], less than two steps"):
         dial.resolve(recipe("[dial]\nminutes = 1.0\n" + OWN_MODEL, "hardware.compile=false"), None)
+    with pytest.raises(RecipeError, match=r"with the smallest size, less than two steps. Give it more minutes\.$"):
+        dial.resolve(recipe("[dial]\nminutes = 1.0", "hardware.compile=false"), None)
 
 
 def test_a_run_keeps_what_was_measured_until_the_dial_is_turned(machine: dict[str, float], tmp_path: Path) -> None:
@@ -181,3 +183,43 @@ def test_minutes_are_measured_by_one_process_alone(
     planned, _ = flow.open_run(asked, tmp_path)
     monkeypatch.setattr("palate.ranks.world", lambda: 2)
     assert flow.open_run(asked, tmp_path)[0] == planned
+
+
+# --- the whole recipe ------------------------------------------------------------------------------------------------
+
+
+def test_tokens_of_all_stages() -> None:
+    kitchen = recipes.load(Path("recipes/kitchen.toml"))
+    assistant = 420 * 16 * 160 + 320 * 32 * 160
+    aligned = 1600 * 4 * 84 + 18 * 128 * 2 * 84 * 2  # each answer once; two epochs of policy and critic
+    assert dial.pretraining_tokens(kitchen) == 420 * 16 * 160
+    assert dial.training_tokens(kitchen) == assistant + 3 * aligned, "a placebo, and SFT continued for as long"
+    assert dial.training_tokens(kitchen.model_copy(update={"controls": None})) == assistant + aligned
+    assert dial.fresh_network(kitchen.model_copy(update={"pretrain": None})) is None
+
+
+@pytest.mark.parametrize(
+    ("speed", "products", "compiler", "ranks", "compiled"),
+    [
+        (20_000.0, 1e12, "g++", 1, True),
+        (20_000.0, 1e12, None, 1, False),
+        (100_000.0, 1e12, "g++", 1, False),
+        (1e12, 2e11, "g++", 1, True),  # longer than it pays even at the speed of products: nothing is timed
+        (1.0, 2e11, "g++", 2, False),  # and of several processes none times a step
+    ],
+)
+def test_blocks_are_compiled_when_training_is_long_and_there_is_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, speed: float, products: float, compiler: str | None, ranks: int, *, compiled: bool
+) -> None:
+    monkeypatch.setattr(dial, "compiler", lambda kind: compiler)
+    monkeypatch.setattr(dial.ranks, "world", lambda: ranks)
+    monkeypatch.setattr(device, "products_per_second", lambda kind, dtype: products)
+    monkeypatch.setattr(dial, "measure", lambda *_: dial.Pace(1.0, speed))
+    own = ("hardware.device=cpu", "hardware.dtype=float32", "hardware.threads=1")
+    kitchen = recipes.load(Path("recipes/kitchen.toml"), list(own))
+    assert dial.machine(kitchen).compile is compiled
+    told = recipes.load(Path("recipes/kitchen.toml"), [*own, f"hardware.compile={str(not compiled).lower()}"])
+    assert dial.machine(told).compile is not compiled, "the recipe's word counts"
+    assert dial.machine(kitchen.model_copy(update={"pretrain": None})).compile is False, "the network is another's"
+    short = kitchen.model_copy(update=dict.fromkeys(("sft", "reward", "ppo")))
+    assert dial.machine(short).compile is False

@@ -1,4 +1,4 @@
-"""`palate doctor`: what this machine is, what Palate does on it and why; with a recipe, what pretraining will take."""
+"""`palate doctor`: what this machine is, what Palate does on it and why; with a recipe, what training will take."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ import torch
 
 from palate import device, dial
 from palate.recipe import Hardware, Recipe
-from palate.stages import pretrain
 
 NO_COMPILER = "none: blocks are never compiled, which costs a sixth of the speed; chat is three times slower"
-REACHED = 0.6
-"""Share of the products' speed that pretraining reaches, all in all (docs/performance.md)."""
 
 
 def report(recipe: Recipe | None) -> Iterator[str]:
@@ -22,8 +19,7 @@ def report(recipe: Recipe | None) -> Iterator[str]:
     if recipe:
         recipe = dial.resolve(recipe, None)
     wanted = recipe.hardware if recipe else Hardware()
-    operations = pretrain.operations(recipe) if recipe else 0.0
-    found = device.measure(wanted, operations)
+    found = dial.machine(recipe) if recipe else device.measure(wanted)
     assert found.device and found.dtype
     torch.set_num_threads(found.threads or 1)
     yield f"machine    {device.describe(found.device)}, {platform.system()} {platform.machine()}"
@@ -36,8 +32,10 @@ def report(recipe: Recipe | None) -> Iterator[str]:
     yield f"dtype      {found.dtype}: {why}; what is trained has float32 masters"
     program = device.compiler(found.device)
     yield f"compiler   {program or NO_COMPILER}"
-    if not operations:
+    if not recipe or dial.fresh_network(recipe) is None:
         return
-    seconds = operations / (REACHED * speeds[found.dtype])
-    yield f"pretrain   {operations / 1e12:,.1f} TFLOP: about {seconds:,.0f} s"
-    yield f"compile    {'yes' if found.compile else 'no'}: it pays from {device.COMPILING:.0f} s of pretraining"
+    pace = dial.pace_of(recipe, found)
+    for name, tokens in (("pretrain", dial.pretraining_tokens(recipe)), ("training", dial.training_tokens(recipe))):
+        yield f"{name}   {tokens / 1e6:,.1f} M tokens: about {pace.seconds(tokens):,.0f} s before compiling"
+    answer = "yes" if found.compile else "no"
+    yield f"compile    {answer}: it pays from {device.COMPILING:.0f} s of training in all stages"

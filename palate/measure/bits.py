@@ -38,7 +38,7 @@ def bits_per_byte(
         tokens += weight.item()
     model.train()
     # Bytes that belong to the predicted tokens: markers aside, every token of the shard has its share.
-    predicted = len(shard.tokens) - len(shard.lengths)
+    predicted = shard.size - len(shard.lengths)
     return nats / math.log(2) / (shard.text_bytes * tokens / predicted)
 
 

@@ -503,8 +503,9 @@ def _ngram(tokens: Path) -> float:
 
     def texts(split: str) -> Iterator[str]:
         shard, size = Shard(tokens, split), 0
+        corpus = shard.tokens
         for start, length in zip(shard.starts, shard.lengths, strict=True):
-            text = tokenizer.decode(shard.tokens[start : start + length].tolist())
+            text = tokenizer.decode(corpus[start : start + length].tolist())
             yield text
             size += len(text.encode())
             if size > NGRAM_BYTES:

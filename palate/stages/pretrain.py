@@ -46,7 +46,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         metrics.say(
             f"      {model.shape.parameters / 1e6:.2f} M parameters, "
             f"{settings.steps * settings.batch_rows * model.shape.context / 1e6:.1f} M tokens in {settings.steps} "
-            f"steps; the corpus has {len(train_rows.tokens) / 1e6:.2f} M"
+            f"steps; the corpus has {train_rows.size / 1e6:.2f} M"
         )
 
         def save(step: int) -> None:
@@ -72,15 +72,6 @@ def shape(settings: Model, vocab: int) -> Shape:
         rope_theta=settings.rope_theta,
         tied=settings.tied,
     )
-
-
-def operations(recipe: Recipe) -> float:
-    """Floating-point operations that the recipe's pretraining will take; 0 where it has none."""
-    if recipe.pretrain is None or recipe.model is None or recipe.tokenize is None:
-        return 0.0
-    planned = shape(recipe.model, recipe.tokenize.vocab)
-    tokens = recipe.pretrain.steps * recipe.pretrain.batch_rows * planned.context
-    return float(tokens * planned.flops_per_token(planned.context))
 
 
 def build(settings: Model, vocab: int, seed: int) -> LanguageModel:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from palate.commands.bench import harness, train
 from palate.commands.bench.train import Workload
+from palate.commands.bench.worker import Turns
 
 CORPORA = (1_000_000, 5_000_000, 50_000_000)
 """Tokens."""
@@ -26,12 +29,15 @@ def main(target: Path | None, repeats: int) -> None:
 def measure(workload: Workload, corpora: tuple[int, ...], repeats: int) -> dict[str, Any]:
     """Tokens per second and memory by the size of the corpus, and the speed on each beside that on the first."""
     plain = asdict(workload)
-    orders: dict[str, harness.Order] = {
-        _name(corpus): (f"{train.__name__}:ours", {"workload": plain, "compiled": False, "corpus": corpus})
-        for corpus in corpora
-    }
-    with harness.workers(orders) as contestants:
-        records = harness.take_turns(contestants, repeats)
+    with tempfile.TemporaryDirectory() as name:
+        orders: dict[str, harness.Order] = {}
+        for corpus in corpora:  # written here, so that a contestant's memory is the training's alone
+            folder = Path(name) / str(corpus)
+            folder.mkdir()
+            train.write_tokens(folder, vocab=workload.vocab, tokens=corpus, document=workload.document)
+            orders[_name(corpus)] = (f"{__name__}:ours", {"workload": plain, "folder": str(folder)})
+        with harness.workers(orders) as contestants:
+            records = harness.take_turns(contestants, repeats)
     first = records[_name(corpora[0])]
     return {
         "workload": plain,
@@ -49,3 +55,8 @@ def measure(workload: Workload, corpora: tuple[int, ...], repeats: int) -> dict[
 
 def _name(corpus: int) -> str:
     return f"corpus of {corpus:,} tokens"
+
+
+def ours(turns: Turns, *, workload: Mapping[str, Any], folder: str) -> None:
+    """The stage's own loop over the corpus in `folder`; a turn is `steps` of it."""
+    train.over_corpus(turns, Workload(**workload), Path(folder), compiled=False)

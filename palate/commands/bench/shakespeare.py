@@ -113,7 +113,10 @@ def measure(text: str, race: Race, seed: int, repeats: int) -> dict[str, Any]:
         timed = {PEER: (f"{__name__}:nanogpt", given), OURS: (f"{__name__}:ours", {**given, "steps": steps})}
         with harness.workers(timed) as contestants:
             finished = side_by_side(contestants, {PEER: race.peer_steps // race.slice, OURS: steps // race.slice})
-    result = {name: _told(run, steps if name == OURS else race.peer_steps) for name, run in finished.items()}
+    result = {
+        name: _told(contestants[name].ready, run, steps if name == OURS else race.peer_steps)
+        for name, run in finished.items()
+    }
     return {
         "contestants": result,
         "within_the_peers_seconds": result[OURS]["training_seconds"] <= result[PEER]["training_seconds"],
@@ -131,14 +134,15 @@ def side_by_side(contestants: Mapping[str, Contestant], turns: Mapping[str, int]
     return taken
 
 
-def _told(turns: list[Turn], steps: int) -> dict[str, Any]:
-    """The first turn warms up, compiling included: it counts as the mean of the others, and its rest is told apart."""
+def _told(ready: Turn, turns: list[Turn], steps: int) -> dict[str, Any]:
+    """The first turn warms up, compiling included: it counts as the mean of the others, and its rest is told apart,
+    with what it took to be ready."""
     *trained, read = turns
     usual = statistics.mean(turn.seconds for turn in trained[1:])
     return {
         "nats_per_character": round(read.told["nats"], 4),
         "training_seconds": round(usual * len(trained), 2),
-        "warm_up_seconds": round(trained[0].seconds - usual, 2),
+        "warm_up_seconds": round(ready.seconds + trained[0].seconds - usual, 2),
         "steps": steps,
         "parameters": round(read.told["parameters"]),
     }

@@ -208,19 +208,24 @@ class _Told(Paced):
         return dict(self._size)
 
 
-def ours(turns: Turns, *, workload: Mapping[str, Any], compiled: bool, corpus: int = TOKENS) -> None:
-    """The stage's own loop over a corpus of that many tokens; a turn is `steps` of it."""
+def ours(turns: Turns, *, workload: Mapping[str, Any], compiled: bool) -> None:
+    """The stage's own loop over a corpus that is written here; a turn is `steps` of it."""
     work = Workload(**workload)
+    with tempfile.TemporaryDirectory() as name:
+        write_tokens(Path(name), vocab=work.vocab, tokens=TOKENS, document=work.document)
+        over_corpus(turns, work, Path(name), compiled=compiled)
+
+
+def over_corpus(turns: Turns, work: Workload, folder: Path, *, compiled: bool) -> None:
+    """The stage's own loop over that folder's tokens."""
     device = open_device(Hardware(compile=compiled))
     model_settings, training = settings(work)
+    shard, held_out = Shard(folder, "train"), Shard(folder, "val")
+    model = pretrain.build(model_settings, work.vocab, seed=0)
+    learner = Learner.make(training.optimizer, model, device, weight_decay=training.weight_decay)
+    size = _size(model, bfloat16=device.dtype == torch.bfloat16)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_tokens(folder, vocab=work.vocab, tokens=corpus, document=work.document)
-        shard, held_out = Shard(folder, "train"), Shard(folder, "val")
-        model = pretrain.build(model_settings, work.vocab, seed=0)
-        learner = Learner.make(training.optimizer, model, device, weight_decay=training.weight_decay)
-        size = _size(model, bfloat16=device.dtype == torch.bfloat16)
-        log = _Told(folder / "pretrain.jsonl", turns, every=work.steps, size=size)
+        log = _Told(Path(name) / "pretrain.jsonl", turns, every=work.steps, size=size)
         turns()
         pretrain.train(learner, model, shard, held_out, training, device, log, 0, 0, lambda step: None)
 

@@ -243,8 +243,8 @@ def test_whoever_is_behind_is_next() -> None:
 
 def test_warming_up_is_told_apart() -> None:
     turns = [Turn(9.0, 0.0), Turn(1.0, 0.0), Turn(2.0, 0.0), Turn(7.0, 0.0, {"nats": 1.5, "parameters": 8.0})]
-    assert shakespeare._told(turns, 6) == {
-        "nats_per_character": 1.5, "training_seconds": 4.5, "warm_up_seconds": 7.5, "steps": 6, "parameters": 8,
+    assert shakespeare._told(Turn(3.0, 0.0), turns, 6) == {
+        "nats_per_character": 1.5, "training_seconds": 4.5, "warm_up_seconds": 10.5, "steps": 6, "parameters": 8,
     }  # fmt: skip
 
 
