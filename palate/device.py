@@ -48,7 +48,7 @@ class Device:
         return torch.device(self.kind)
 
     def put(self, model: M, *, but: Collection[str] = ()) -> M:
-        """`model` moved here, its matrices held in `dtype`, which is what a network runs in; compiled if that pays.
+        """`model` moved here, its matrices held in `dtype`, which is what a network runs in.
 
         Norms, biases and score heads stay float32: they are few, and what they scale is float32, too. Values are
         rounded, so what is to be trained or saved keeps its own float32 copy (`Learner.make`). What is named in `but`
@@ -59,6 +59,11 @@ class Device:
                 continue
             rounded = parameter.dim() >= 2 and name != "score.weight"
             parameter.data = parameter.data.to(self.torch, self.dtype if rounded else parameter.dtype)
+        return model
+
+    def compile(self, model: M) -> M:
+        """`model` with its blocks compiled, if that pays here. For what is trained and what is compared with that: code
+        for a network that only reads would take longer to make than it saves."""
         if self.compiles and (compile_blocks := getattr(model, "compile_blocks", None)):
             from torch._dynamo.exc import TorchDynamoException  # two seconds of importing, wanted only here
 
@@ -73,9 +78,9 @@ class Device:
         return model
 
 
-COMPILING = 150.0
-"""Seconds of training, all stages together, from which compiling the blocks pays: it takes 10 to 40, once on a machine,
-and saves a fifth to a seventh."""
+COMPILING = 300.0
+"""Seconds of pretraining and SFT from which compiling the blocks pays: it takes 10 to 40, most of it once on a machine,
+and saves a seventh to a quarter."""
 
 
 def measure(wanted: Hardware) -> Hardware:

@@ -268,18 +268,8 @@ def pretraining_tokens(recipe: Recipe) -> int:
 
 
 def training_tokens(recipe: Recipe) -> int:
-    """Tokens that all stages learn from, controls included. An estimate that needs no text yet: a prompt with its reply
-    counts as `max_new_tokens`, a row as full."""
+    """Tokens that pretraining and SFT learn from, a row counted as full. What comes after gains little by compiling:
+    its rows are short and of many lengths (docs/log.md)."""
     assert recipe.model
-    tokens = 0
-    if recipe.reward and recipe.sample:
-        sampled = recipe.sample
-        tokens += recipe.reward.epochs * sampled.prompts * sampled.answers * sampled.max_new_tokens
-    if recipe.ppo:
-        ppo = recipe.ppo
-        tokens += 2 * ppo.rounds * ppo.epochs * ppo.rollout_prompts * ppo.max_new_tokens  # policy and critic
-    if recipe.controls:  # SFT continued takes as long as reward model and PPO
-        tokens *= 1 + recipe.controls.placebo + recipe.controls.sft_continued
-    if recipe.sft:
-        tokens += recipe.sft.steps * recipe.sft.batch_rows * recipe.model.context
-    return tokens + pretraining_tokens(recipe)
+    after = recipe.sft.steps * recipe.sft.batch_rows * recipe.model.context if recipe.sft else 0
+    return pretraining_tokens(recipe) + after

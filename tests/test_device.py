@@ -79,7 +79,7 @@ from palate.device import Device
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, Trunk
 shape = Shape(vocab=20, layers=2, dim=16, heads=2, kv_heads=2, hidden=32, context=60)
-model = Device("cpu", torch.float32, compiles=True).put(LanguageModel(Trunk(shape)))
+model = Device("cpu", torch.float32, compiles=True).compile(LanguageModel(Trunk(shape)))
 model(torch.zeros(2, 9, dtype=torch.long)).sum().backward()
 print(model.trunk.embed.weight.grad.abs().sum() > 0)
 """
@@ -99,6 +99,6 @@ def test_the_doctor_says_what_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines["dtype"].startswith("dtype      float32: the recipe says so")
     assert "GFLOP/s in float32" in lines["products"] and "GiB" in lines["machine"]
     assert lines["pretrain"] == "pretrain   1.1 M tokens: about 55 s before compiling"
-    assert lines["training"].startswith("training   6.6 M tokens: about 33")
-    assert lines["compile"].startswith("compile    yes")
+    assert lines["with"] == "with sft   2.7 M tokens: about 137 s before compiling"
+    assert lines["compile"].startswith("compile    no")
     assert "pretrain" not in {line.split()[0] for line in doctor.report(None)}

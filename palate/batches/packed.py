@@ -35,6 +35,14 @@ class Packed:
         return Packed(*(t.to(device) for t in (self.ids, self.targets, self.weights, self.segments)))
 
 
+def few_sizes(count: int) -> int:
+    """`count` or a little more (an eighth at most): the next number with no more than four leading bits, of which there
+    are eight between a number and its double. Libraries make code for every new size of a product, which takes longer
+    than a small product itself (docs/log.md)."""
+    step = 1 << max(0, count.bit_length() - 4)
+    return -(-count // step) * step
+
+
 class Place(NamedTuple):
     """Where a text stands: in which row, from which column, and as which text of its row (1, 2, ...)."""
 

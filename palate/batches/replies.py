@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from palate.batches.packed import first_fit
+from palate.batches.packed import few_sizes, first_fit
+
+COLUMNS = 32
+"""Rows of texts side by side are a multiple of this wide, so that few shapes occur."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,13 @@ class Replies:
         return Replies(self.ids[:, :length], self.segments[:, :length], self.mask[:, : length - 1])
 
     def side_by_side(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The same texts without padding, several in a row as wide as the longest: ids and segments (rows, width), and
-        place (batch, time + 1), where each token stands among theirs, counted row by row. Padding has the place of a
-        token of its row."""
+        """The same texts with little padding, several in a row a little wider than the longest: ids and segments (rows,
+        width), and place (batch, time + 1), where each token stands among theirs, counted row by row. Padding has the
+        place of a token of its row."""
         lengths = self.segments.sum(dim=1)
-        width = int(lengths.max())
+        width = -(-int(lengths.max()) // COLUMNS) * COLUMNS
         places = first_fit(lengths.tolist(), width=width)
-        rows = 1 + max(place.row for place in places)
+        rows = few_sizes(1 + max(place.row for place in places))
         starts = torch.tensor([place.row * width + place.start for place in places], device=self.ids.device)
         numbers = torch.tensor([place.number for place in places], device=self.ids.device)
         real = self.segments.bool()

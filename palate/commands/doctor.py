@@ -35,7 +35,7 @@ def report(recipe: Recipe | None) -> Iterator[str]:
     if not recipe or dial.fresh_network(recipe) is None:
         return
     pace = dial.pace_of(recipe, found)
-    for name, tokens in (("pretrain", dial.pretraining_tokens(recipe)), ("training", dial.training_tokens(recipe))):
+    for name, tokens in (("pretrain", dial.pretraining_tokens(recipe)), ("with sft", dial.training_tokens(recipe))):
         yield f"{name}   {tokens / 1e6:,.1f} M tokens: about {pace.seconds(tokens):,.0f} s before compiling"
     answer = "yes" if found.compile else "no"
-    yield f"compile    {answer}: it pays from {device.COMPILING:.0f} s of training in all stages"
+    yield f"compile    {answer}: it pays from {device.COMPILING:.0f} s of pretraining and SFT"

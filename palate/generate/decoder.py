@@ -60,10 +60,10 @@ class Decoder:
 
     def put(self, places: Tensor, read: Cache, rows: Tensor, lengths: Tensor) -> None:
         """Row `rows[i]` of what was `read`, `lengths[i]` positions of it, takes the place `places[i]`."""
-        time = read.keys[0].shape[2]
+        time = min(read.keys[0].shape[2], self.room)  # what is beyond the room is padding
         for layer in range(self.shape.layers):
-            self.keys[layer][places, :, :time] = read.keys[layer][rows].to(self.keys[layer].dtype)
-            self.values[layer][places, :, :time] = read.values[layer][rows].to(self.values[layer].dtype)
+            self.keys[layer][places, :, :time] = read.keys[layer][rows, :, :time].to(self.keys[layer].dtype)
+            self.values[layer][places, :, :time] = read.values[layer][rows, :, :time].to(self.values[layer].dtype)
         self.position[places] = lengths
 
     def keep(self, rows: Tensor) -> None:

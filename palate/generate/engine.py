@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palate.batches.packed import few_sizes
 from palate.device import Device
 from palate.generate.compiled import decoder
 from palate.generate.sampling import Sampling, draw, uniforms
@@ -168,12 +169,14 @@ class _Batch:
         """Read prompts once and begin these replies to them."""
         where, new = self.device.torch, self.sampling.max_new_tokens
         lengths = torch.tensor([len(self.prompts[i]) for i in asked])
-        # Padding stands on the right, where what comes before never sees it.
-        ids = torch.zeros(len(asked), int(lengths.max()), dtype=torch.long)
+        # Padding stands on the right, where what comes before never sees it, or is rows for nobody.
+        longest = int(lengths.max())
+        width = min(few_sizes(longest), self.model.shape.context)
+        ids = torch.zeros(few_sizes(len(asked)), width, dtype=torch.long)
         for row, i in enumerate(asked):
             ids[row, : lengths[row]] = torch.tensor(self.prompts[i])
         ids, lengths = ids.to(where), lengths.to(where)
-        positions = torch.arange(ids.shape[1], device=where).expand_as(ids)
+        positions = torch.arange(width, device=where).expand_as(ids)
         read = Cache()
         mask = causal_mask(torch.ones_like(ids[:1]), self.model.shape.window)
         hidden = self.model.trunk.run(ids, positions, mask, read)
@@ -183,7 +186,7 @@ class _Batch:
         of = {i: row for row, i in enumerate(asked)}
         rows = torch.tensor([of[reply // self.answers] for reply in replies], device=where)
         place = torch.tensor(places, device=where)
-        self.longest = max(self.longest, ids.shape[1])
+        self.longest = max(self.longest, longest)
         self.decoder.fit(self.longest + 1)
         self.decoder.put(place, read, rows, lengths[rows])
         self.logits[place] = self.model.head(last)[rows].to(self.logits.dtype)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from palate.batches.packed import few_sizes
 from palate.batches.replies import Replies, lay_out
 from palate.device import Device
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, pooled
@@ -16,27 +18,29 @@ from palate.objectives.next_token import token_entropy, token_logp
 def reply_logp(model: LanguageModel, replies: Replies, *, temperature: float) -> Tensor:
     """log p (batch, time) of every reply token under softmax(logits / temperature), 0 elsewhere; gradients kept."""
     counted = replies.mask.bool()
-    logp = token_logp(_reply_logits(model, replies, counted), replies.targets[counted], temperature)
-    return torch.zeros_like(replies.mask).masked_scatter(counted, logp)
+    logits, targets = _reply_logits(model, replies, counted)
+    return torch.zeros_like(replies.mask).masked_scatter(counted, token_logp(logits, targets, temperature))
 
 
 @torch.no_grad()
 def reply_logp_and_entropy(model: LanguageModel, replies: Replies, *, temperature: float) -> tuple[Tensor, Tensor]:
     """What `reply_logp` gives, and the entropy in nats of the distribution each reply token was drawn from."""
     counted = replies.mask.bool()
-    logits = _reply_logits(model, replies, counted)
+    logits, targets = _reply_logits(model, replies, counted)
     zeros = torch.zeros_like(replies.mask)
     return (
-        zeros.masked_scatter(counted, token_logp(logits, replies.targets[counted], temperature)),
+        zeros.masked_scatter(counted, token_logp(logits, targets, temperature)),
         zeros.masked_scatter(counted, token_entropy(logits, temperature)),
     )
 
 
-def _reply_logits(model: LanguageModel, replies: Replies, counted: Tensor) -> Tensor:
-    """Logits (reply tokens, vocab), made only where `counted`: the rest of a row is prompt and padding."""
+def _reply_logits(model: LanguageModel, replies: Replies, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (tokens, vocab), made only where `counted`, because the rest of a row is prompt and padding, and their
+    targets (tokens). At the end there are a few that nobody asked for."""
     hidden, place = _read(model.trunk, replies)
-    logits: Tensor = model.head(hidden[place[:, :-1][counted]])
-    return logits
+    wanted = place[:, :-1][counted]
+    some_more = (0, few_sizes(len(wanted)) - len(wanted))
+    return model.head(hidden[F.pad(wanted, some_more)]), F.pad(replies.targets[counted], some_more)
 
 
 def reply_values(critic: ScalarModel, replies: Replies) -> Tensor:

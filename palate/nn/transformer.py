@@ -116,13 +116,14 @@ class Trunk(nn.Module):
 
 
 def positions_in(segments: Tensor) -> Tensor:
-    """(batch, time) positions that start at 0 with every segment; padding (0) counts as a text of its own."""
+    """(batch, time) positions that start at 0 with every segment; those of padding (0) are all 0, so that there may be
+    more of it than a text is long."""
     time = segments.shape[1]
     index = torch.arange(time, device=segments.device).expand_as(segments)
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
     first = torch.where(starts, index, torch.zeros_like(index)).cummax(dim=1).values
-    return index - first
+    return (index - first).masked_fill(segments == 0, 0)
 
 
 class Network(nn.Module):

@@ -234,8 +234,8 @@ def _open_models(workspace: Workspace, device: Device, *, adapters: bool) -> Mod
     # The critic's trunk is the reward model's, which knows good from bad (Ouyang et al. 2022, appendix C.4). Its head
     # is 0 (Ziegler et al. 2019), the mean of the score: the reward model's own head reads whole replies, not states.
     torch.nn.init.zeros_(critic.score.weight)
-    for frozen in (reference, reward):
-        device.put(frozen.requires_grad_(requires_grad=False)).eval()
+    for frozen in (reference, reward):  # compiled as the policy is: the KL to the reference must not be rounding
+        device.compile(device.put(frozen.requires_grad_(requires_grad=False)).eval())
     return Models(
         policy=policy,
         critic=critic,

@@ -44,7 +44,7 @@ class Learner:
             distributed.shard(model, device)
             shards = {n: distributed.rows(p.detach()) for n, p in model.named_parameters() if distributed.is_shard(p)}
         whole = {name: p.detach().to(device.torch) for name, p in model.named_parameters() if p.requires_grad} | shards
-        device.put(model, but=shards)
+        device.compile(device.put(model, but=shards))
         own = dict(model.named_parameters())
         masters = {name: value for name, value in whole.items() if name in shards or own[name].dtype != value.dtype}
         trained = {name: masters.get(name, own[name]) for name in whole}

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from palate import metrics
-from palate.batches.packed import Packed, pack
+from palate.batches.packed import Packed, few_sizes, pack
 from palate.device import Device, generator
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, Trunk, initialise
+from palate.objectives.next_token import next_token_loss
 from palate.recipe import Recipe
 from palate.records import conversation
 from palate.stages import sft
@@ -126,6 +127,23 @@ def test_what_a_prompt_would_have_been_asked_for_is_never_learned(
     assert results[0][:2] == results[1][:2]
     for name, gradient in results[0][2].items():
         assert torch.equal(gradient, results[1][2][name]), name
+
+
+def test_what_fills_the_products_up_counts_for_nothing(small_run: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits are made for a number of positions that is met often; loss, weight and gradients are those of all."""
+    tokenizer = tokenizers.load(small_run[1].read("sft"))
+    model = network(tokenizer.vocab)
+    chat = tokenizer.encode_chat(conversation(PROMPTS[0], REPLIES[0], PROMPTS[1], REPLIES[1]))
+    rows = pack([(chat.ids, chat.weights)] * 3, width=64, pad=tokenizer.pad)
+    counted = int((rows.weights > 0).sum())
+    assert few_sizes(counted) > counted, "there is something to fill up"
+    loss, weight = objective_of(model, small_run, monkeypatch)(rows)
+    plain, every = next_token_loss(model(rows.ids, rows.segments), rows.targets, rows.weights)
+    torch.testing.assert_close(loss, plain)
+    assert weight == every == counted
+    expected = gradients(model, plain)
+    for name, gradient in gradients(model, loss).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_a_model_that_cannot_look_back_learns_the_same_from_any_prompt(

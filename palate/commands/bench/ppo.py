@@ -193,7 +193,7 @@ def ours(turns: Turns, *, workload: Mapping[str, Any], compiled: bool = False) -
         initialise(scorer.trunk, shape, generator("trunk"))
     reward, critic = scorers
     for frozen in (reference, reward):
-        device.put(frozen).eval().requires_grad_(requires_grad=False)
+        device.compile(device.put(frozen).eval().requires_grad_(requires_grad=False))
     learner, critics = (Learner.make("adamw", network, device, weight_decay=0.0) for network in (policy, critic))
     models = ppo.Models(
         policy=policy,
