@@ -268,8 +268,8 @@ def pretraining_tokens(recipe: Recipe) -> int:
 
 
 def training_tokens(recipe: Recipe) -> int:
-    """Tokens that pretraining and SFT learn from, a row counted as full. What comes after gains little by compiling:
-    its rows are short and of many lengths (docs/log.md)."""
+    """Tokens that pretraining and SFT learn from, a row counted as full. How many there are after them is not known
+    before there are rankings."""
     assert recipe.model
     after = recipe.sft.steps * recipe.sft.batch_rows * recipe.model.context if recipe.sft else 0
     return pretraining_tokens(recipe) + after

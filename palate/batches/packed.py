@@ -35,11 +35,11 @@ class Packed:
         return Packed(*(t.to(device) for t in (self.ids, self.targets, self.weights, self.segments)))
 
 
-def few_sizes(count: int) -> int:
-    """`count` or a little more (an eighth at most): the next number with no more than four leading bits, of which there
-    are eight between a number and its double. Libraries make code for every new size of a product, which takes longer
-    than a small product itself (docs/log.md)."""
-    step = 1 << max(0, count.bit_length() - 4)
+def few_sizes(count: int, bits: int = 4) -> int:
+    """`count` or a little more: the next number of which only the leading `bits` are set. With 4 it is an eighth more
+    at most, and there are eight between a number and its double; with 3 a quarter, and four. Libraries make code for
+    every new size of a product, which takes longer than a small product itself (docs/log.md)."""
+    step = 1 << max(0, count.bit_length() - bits)
     return -(-count // step) * step
 
 

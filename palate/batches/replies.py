@@ -10,9 +10,6 @@ from torch import Tensor
 
 from palate.batches.packed import few_sizes, first_fit
 
-COLUMNS = 32
-"""Rows of texts side by side are a multiple of this wide, so that few shapes occur."""
-
 
 @dataclass(frozen=True)
 class Replies:
@@ -64,7 +61,7 @@ class Replies:
         width), and place (batch, time + 1), where each token stands among theirs, counted row by row. Padding has the
         place of a token of its row."""
         lengths = self.segments.sum(dim=1)
-        width = -(-int(lengths.max()) // COLUMNS) * COLUMNS
+        width = few_sizes(int(lengths.max()), bits=3)
         places = first_fit(lengths.tolist(), width=width)
         rows = few_sizes(1 + max(place.row for place in places))
         starts = torch.tensor([place.row * width + place.start for place in places], device=self.ids.device)
