@@ -302,6 +302,10 @@ def test_true_is_no_whole_number() -> None:
     assert Response.from_json(good).token_ids == (5, 1)
     with pytest.raises(ValueError, match="token_ids"):
         Response.from_json(good | {"token_ids": [5, True]})
+    judged = RECORDS[Judgement][1].to_json()
+    assert Judgement.from_json(judged | {"confidence": 1}).confidence == 1
+    with pytest.raises(ValueError, match="confidence"):
+        Judgement.from_json(judged | {"confidence": True})
 
 
 @pytest.mark.parametrize("kind", RECORDS, ids=lambda kind: kind.__name__)
