@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ def few_sizes(count: int, bits: int = 4) -> int:
     every new size of a product, which takes longer than a small product itself (docs/log.md)."""
     step = 1 << max(0, count.bit_length() - bits)
     return -(-count // step) * step
+
+
+def filled_up(values: Tensor) -> Tensor:
+    """values (n), with zeros behind them until there are as many as are met often."""
+    return F.pad(values, (0, few_sizes(len(values)) - len(values)))
 
 
 class Place(NamedTuple):

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from palate.batches.packed import few_sizes
+from palate.batches.packed import filled_up
 from palate.batches.replies import Replies, lay_out
 from palate.device import Device
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, pooled
@@ -38,9 +37,8 @@ def _reply_logits(model: LanguageModel, replies: Replies, counted: Tensor) -> tu
     """Logits (tokens, vocab), made only where `counted`, because the rest of a row is prompt and padding, and their
     targets (tokens). At the end there are a few that nobody asked for."""
     hidden, place = _read(model.trunk, replies)
-    wanted = place[:, :-1][counted]
-    some_more = (0, few_sizes(len(wanted)) - len(wanted))
-    return model.head(hidden[F.pad(wanted, some_more)]), F.pad(replies.targets[counted], some_more)
+    wanted = filled_up(place[:, :-1][counted])
+    return model.head(hidden[wanted]), filled_up(replies.targets[counted])
 
 
 def reply_values(critic: ScalarModel, replies: Replies) -> Tensor:

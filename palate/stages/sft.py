@@ -8,11 +8,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from palate import metrics, ranks
 from palate.batches.order import step_items
-from palate.batches.packed import Packed, few_sizes, pack
+from palate.batches.packed import Packed, filled_up, pack
 from palate.device import Device, generator, open_device, seeds
 from palate.errors import BadInput, RecipeError
 from palate.generate.engine import generate
@@ -183,9 +182,8 @@ def train(
         hidden = model.trunk(rows.ids, rows.segments).flatten(0, 1)
         targets, weights = rows.targets.flatten(), rows.weights.flatten()
         counted = weights.nonzero().squeeze(1)  # what users wrote and padding need no logits
-        some_more = (0, few_sizes(len(counted)) - len(counted))
-        at = F.pad(counted, some_more)
-        return next_token_loss(model.head(hidden[at]), targets[at], F.pad(weights[counted], some_more))
+        at = filled_up(counted)
+        return next_token_loss(model.head(hidden[at]), targets[at], filled_up(weights[counted]))
 
     with Progress("sft", settings.steps, done=done) as progress:
         for tick in ticks(

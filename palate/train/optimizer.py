@@ -69,7 +69,8 @@ class Muon(torch.optim.Optimizer):
         """One step of matrices of one shape."""
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         for matrix in matrices:
-            self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+            if not self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
         momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
         torch._foreach_lerp_(momenta, gradients, 1 - self.MOMENTUM)
         ahead = torch.stack([gradient.lerp(m, self.MOMENTUM) for gradient, m in zip(gradients, momenta, strict=True)])
