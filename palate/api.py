@@ -21,7 +21,7 @@ from palate.records import Conversation, Message, conversation
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.weights import folder as weights
-from palate.workspace import Workspace
+from palate.workspace import POLICIES, Workspace
 
 
 def run(
@@ -121,7 +121,7 @@ def load(folder: str | Path) -> Assistant:
     path = Path(folder)
     if not (path / "config.json").is_file() and (path / flow.RECIPE).is_file():
         workspace = Workspace(path)
-        path = workspace.read(next((a for a in ("ppo", "sft") if workspace.has(a)), "base"))
+        path = workspace.read(next((a for a in (*POLICIES, "sft") if workspace.has(a)), "base"))
     device = open_device(Hardware())
     model = device.put(weights.load_language_model(path)).eval()
     tokenizer = tokenizers.load(path)

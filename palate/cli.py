@@ -155,14 +155,17 @@ def kitchen(
 @app.command()
 def chat(
     run: Annotated[Path, typer.Argument(help="A run folder or a model folder.")],
-    model: Annotated[str | None, typer.Option(help="base, sft or policy; the last one made when absent.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="ppo, dpo, grpo, rejection, sft or base; the first of these there is when absent."),
+    ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 always gives the most likely word.")] = 0.7,
     top_k: Annotated[int, typer.Option(min=0, help="Only the k most likely words; 0 is all.")] = 0,
     top_p: Annotated[float, typer.Option(min=0.001, max=1.0, help="Only words that together are so likely.")] = 1.0,
     min_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Only words so likely beside the likeliest.")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(min=0.1, help="Above 1: fewer repetitions.")] = 1.0,
 ) -> None:
-    """Talk with the models of a run; /model base|sft|policy switches between them."""
+    """Talk with the models of a run; /model sft switches to another."""
     from palate.commands import chat as command
 
     sampling = dataclasses.replace(

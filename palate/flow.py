@@ -17,9 +17,9 @@ from typing import Any, Literal
 from palate import metrics, ranks
 from palate import recipe as recipes
 from palate.errors import MissingArtifact, RecipeError
-from palate.recipe import Recipe
+from palate.recipe import Online, Recipe
 from palate.stages import BY_NAME, STAGES, Stage
-from palate.workspace import FOLDERS, MAKERS, VERSION, Job, Workspace, forget_peak, hashed, write_atomically
+from palate.workspace import FOLDERS, MAKERS, POLICIES, VERSION, Job, Workspace, forget_peak, hashed, write_atomically
 
 RECIPE = "recipe.toml"
 
@@ -38,6 +38,11 @@ def wanted(recipe: Recipe) -> list[Stage]:
     return [stage for stage in STAGES if getattr(recipe, stage.sections[0]) is not None]
 
 
+def policies(recipe: Recipe) -> list[str]:
+    """The methods in the recipe; the first is the one its controls are for."""
+    return [name for name in POLICIES if getattr(recipe, name) is not None]
+
+
 def plan(recipe: Recipe, workspace: Workspace) -> list[Step]:
     """For every stage of the recipe: finished, stale (with the reason) or missing."""
     steps: list[Step] = []
@@ -45,7 +50,7 @@ def plan(recipe: Recipe, workspace: Workspace) -> list[Step]:
     for stage in wanted(recipe):
         if not workspace.has(stage.writes):
             steps.append(Step(stage, "missing", f"{FOLDERS[stage.writes]} has not been made yet"))
-        elif changed := [need for need in stage.reads if need in renewed]:
+        elif changed := [need for need in (*stage.reads, *stage.reads_too) if need in renewed]:
             steps.append(Step(stage, "stale", f"{', '.join(FOLDERS[need] for need in changed)} will be made anew"))
         elif reason := _stale(stage, recipe, workspace):
             steps.append(Step(stage, "stale", reason))
@@ -74,17 +79,16 @@ def _stale(stage: Stage, recipe: Recipe, workspace: Workspace) -> str | None:
 
 
 def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
-    # Optional inputs (evaluate reads whatever models there are) are those whose stage is not in the recipe.
     makers = {s.writes: s.name for s in wanted(recipe)}
     inputs: dict[str, str] = {}
-    for need in stage.reads:
+    for need in (*stage.reads, *stage.reads_too):
         if workspace.has(need):
             inputs[need] = str(workspace.manifest(need)["digest"])
-        elif need in makers or stage.name != "evaluate":
+        elif need in makers or need in stage.reads:
             raise MissingArtifact(FOLDERS[need], makers.get(need, MAKERS[need]), workspace.folder)
     if stage.name == "evaluate":
         for name, control in control_folders(recipe, workspace).items():
-            artifact = "sft" if name == "sft_continued" else "ppo"
+            artifact = "sft" if name == "sft_continued" else policies(recipe)[0]
             inputs[f"controls/{name}"] = str(control.manifest(artifact)["digest"]) if control.own(artifact) else ""
     if stage.name == "sft" and recipe.sft and recipe.sft.start == "sft" and workspace.parent is not None:
         inputs["sft"] = str(workspace.parent.manifest("sft")["digest"])
@@ -110,7 +114,7 @@ def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:
     here.recover()
     if workspace.own(stage.writes) and workspace.manifest(stage.writes)["key"] == job.key:
         return False
-    for need in stage.reads:  # a damaged input is told before work begins, not after
+    for need in (*stage.reads, *stage.reads_too):  # a damaged input is told before work begins, not after
         if workspace.has(need):
             workspace.verify(need)
     forget_peak()
@@ -214,17 +218,20 @@ def control_folders(recipe: Recipe, workspace: Workspace) -> dict[str, Workspace
 def _run_control(name: str, recipe: Recipe, workspace: Workspace) -> None:
     control = control_folders(recipe, workspace)[name]
     changed = CONTROLS[name](recipe, workspace, control)
-    for stage_name in CONTROL_STAGES[name]:
+    for stage_name in _control_stages(name, recipe):
         _announce(f"      control {name}: {stage_name}", BY_NAME[stage_name], changed, control)
 
 
 def _placebo(recipe: Recipe, workspace: Workspace, control: Workspace) -> Recipe:
     """The same pipeline on rankings shuffled within each prompt. Its reward model knows nothing, so the gate is off."""
-    assert recipe.rank and recipe.ppo
+    assert recipe.rank
+    main, *others = policies(recipe)
+    settings = getattr(recipe, main)
     changed = recipe.model_copy(
         update={
             "rank": recipe.rank.model_copy(update={"shuffled": True}),
-            "ppo": recipe.ppo.model_copy(update={"gate": False}),
+            **dict.fromkeys(others),
+            main: settings.model_copy(update={"gate": False}) if isinstance(settings, Online) else settings,
             "controls": None,
             "evaluate": None,
         }
@@ -234,20 +241,24 @@ def _placebo(recipe: Recipe, workspace: Workspace, control: Workspace) -> Recipe
 
 
 def _sft_continued(recipe: Recipe, workspace: Workspace, control: Workspace) -> Recipe:
-    """SFT goes on for the seconds that the reward model and PPO took, counted in steps at SFT's own measured rate.
+    """SFT goes on for the seconds that the reward model and the policy took (of several the one that took longest),
+    counted in steps at SFT's own measured rate.
 
     The number of steps is measured once and frozen in the control's recipe, so that a resumed run repeats it.
     """
     assert recipe.sft
     steps = None
-    basis = hashed([workspace.manifest(a)["digest"] for a in ("sft", "reward", "ppo")])
+    made = policies(recipe)
+    reward = ["reward"] if recipe.reward else []
+    basis = hashed([workspace.manifest(a)["digest"] for a in ("sft", *reward, *made)])
     note = control.folder / "basis.txt"
     if note.is_file() and (control.folder / RECIPE).is_file() and note.read_bytes() == basis.encode():
         frozen = recipes.load(control.folder / RECIPE)
         steps = frozen.sft.steps if frozen.sft else None
     if steps is None:
         rate = recipe.sft.steps / max(workspace.manifest("sft")["seconds"], 0.01)
-        seconds = sum(workspace.manifest(a)["seconds"] for a in ("reward", "ppo"))
+        took = {a: workspace.manifest(a)["seconds"] for a in (*reward, *made)}
+        seconds = sum(took[a] for a in reward) + max(took[a] for a in made)
         steps = max(recipe.sft.warmup_steps + 1, math.ceil(rate * seconds))
     changed = recipe.model_copy(
         update={
@@ -262,7 +273,13 @@ def _sft_continued(recipe: Recipe, workspace: Workspace, control: Workspace) -> 
 
 
 CONTROLS = {"placebo": _placebo, "sft_continued": _sft_continued}
-CONTROL_STAGES = {"placebo": ("rank", "reward", "ppo"), "sft_continued": ("sft",)}
+
+
+def _control_stages(name: str, recipe: Recipe) -> list[str]:
+    """What is made anew in a control."""
+    if name == "sft_continued":
+        return ["sft"]
+    return ["rank", *(["reward"] if recipe.reward else []), policies(recipe)[0]]
 
 
 # --- opening a run -------------------------------------------------------------------------------------------------

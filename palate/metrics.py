@@ -58,8 +58,8 @@ class Metrics:
                 f".partial folder and run the same command again."
             )
 
-    def log(self, step: int, **values: float | int | str) -> None:
-        """Append one line. Raises NotFinite when a value is NaN or infinite."""
+    def log(self, step: int, **values: Any) -> None:
+        """Append one line of JSON-ready values. Raises NotFinite when one is NaN or infinite."""
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise NotFinite(f"{self.path.stem}: {name} is {value} at step {step}; stopped before it is used.")

@@ -230,38 +230,82 @@ class Reward(Training):
         return weights
 
 
-class Ppo(Section):
-    """Proximal policy optimization against the reward model. Constants: docs/ppo.md says where each comes from."""
+class Aligning(Section):
+    """What every stage has that changes how the assistant answers. Constants: the page of each method in docs/."""
 
-    rounds: int = Field(ge=1)
-    rollout_prompts: int = Field(128, ge=2)
     max_new_tokens: int = Field(64, ge=1)
     temperature: float = Field(1.0, gt=0)
     """Divides the logits in sampling and in every log-prob alike."""
-    epochs: int = Field(2, ge=1)
-    minibatch_rows: int = Field(64, ge=1)
     micro_rows: int = Field(64, ge=1)
     """Most rows in one forward pass, fewer where memory is small."""
     policy_lr: float = Field(1e-4, gt=0)
-    critic_lr: float = Field(3e-4, gt=0)
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "linear"
     warmup_steps: int = Field(2, ge=0)
+    max_norm: float = Field(1.0, gt=0)
+    kl_budget: float | None = Field(None, gt=0)
+    """Nats per reply between policy and SFT; above it the loop stops and keeps the last policy within it."""
+    evaluate_every: int = Field(10, ge=1)
+    save_every: int = Field(5, ge=1)
+
+    @property
+    def method(self) -> str:
+        """The section's name, which is the stage's and the artifact's, too."""
+        return type(self).__name__.lower()
+
+
+class Online(Aligning):
+    """A method that samples with the policy as it is and asks what the replies are worth, round after round."""
+
+    rounds: int = Field(ge=1)
+    rollout_prompts: int = Field(128, ge=2)
+    epochs: int = Field(1, ge=1)
+    """How often a round's replies are gone through."""
+    minibatch_rows: int = Field(64, ge=1)
+    missing_eos_penalty: float = Field(1.0, ge=0)
+    """Standard deviations of the score that a reply loses when it does not end by itself."""
+    gate: bool = True
+    """Do not start unless best-of-K by the reward model beats a random answer on dev judgements."""
+
+
+class Ppo(Online):
+    """Proximal policy optimization against the reward model. Constants: docs/ppo.md says where each comes from."""
+
+    epochs: int = Field(2, ge=1)
+    critic_lr: float = Field(3e-4, gt=0)
     critic_warmup_rounds: int = Field(2, ge=0)
     """Rounds that train the critic alone."""
     kl_weight: float = Field(0.05, ge=0)
-    kl_budget: float | None = Field(None, gt=0)
-    """Nats per reply between policy and SFT; above it the loop stops and keeps the last policy within it."""
     clip: float = Field(0.2, gt=0)
     value_clip: float = Field(0.2, gt=0)
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
-    missing_eos_penalty: float = Field(1.0, ge=0)
-    """Standard deviations of the score that a reply loses when it does not end by itself."""
-    max_norm: float = Field(1.0, gt=0)
-    evaluate_every: int = Field(10, ge=1)
-    save_every: int = Field(5, ge=1)
-    gate: bool = True
-    """Do not start unless best-of-K by the reward model beats a random answer on dev judgements."""
+
+
+class Dpo(Aligning):
+    """Direct preference optimization: the policy learns from the rankings themselves, without a reward model."""
+
+    epochs: int = Field(1, ge=1)
+    batch_prompts: int = Field(16, ge=1)
+    beta: float = Field(0.1, gt=0)
+    """What a nat of log-ratio is worth in log-odds of being preferred: small drifts far, large stays close."""
+
+
+class Grpo(Online):
+    """Policy gradients where the answers to one prompt are each other's baseline: no critic."""
+
+    answers: int = Field(4, ge=2)
+    """Replies to each of the `rollout_prompts`."""
+    baseline: Literal["group", "leave_one_out"] = "group"
+    """group: (score - mean) / std, and the KL is a loss (GRPO). leave_one_out: score - mean of the others, and the KL
+    is part of the score (RLOO)."""
+    kl_weight: float = Field(0.05, ge=0)
+    clip: float = Field(0.2, gt=0)
+
+
+class Rejection(Online):
+    """Rejection sampling: the best of K answers by the reward model become demonstrations, round after round."""
+
+    answers: int = Field(4, ge=2)
 
 
 class Controls(Section):
@@ -330,6 +374,9 @@ class Recipe(Section):
     rank: Rank | None = None
     reward: Reward | None = None
     ppo: Ppo | None = None
+    dpo: Dpo | None = None
+    grpo: Grpo | None = None
+    rejection: Rejection | None = None
     controls: Controls | None = None
     evaluate: Evaluate | None = None
     feedback: Feedback = Feedback()
@@ -377,15 +424,18 @@ class Recipe(Section):
                 )
         planned, section = (self.model, "model") if self.model else (self.dial, "dial")
         if planned:
-            for name in ("sample", "ppo", "evaluate"):
+            for name in ("sample", "ppo", "dpo", "grpo", "rejection", "evaluate"):
                 part = getattr(self, name)
                 if part is not None and part.max_new_tokens >= planned.context:
                     raise ValueError(
                         f"{name}.max_new_tokens is {part.max_new_tokens}, which leaves no room for a prompt in "
                         f"{section}.context = {planned.context}"
                     )
-        if self.controls and not (self.ppo and self.reward and self.sft):
-            raise ValueError("[controls] compares with PPO, so it needs [sft], [reward] and [ppo]")
+        if self.controls and not (self.sft and self.rank and (self.ppo or self.dpo or self.grpo or self.rejection)):
+            raise ValueError(
+                "[controls] compares with a policy, so it needs [sft], [rank] and one of [ppo], [dpo], "
+                "[grpo] and [rejection]"
+            )
         return self
 
     def section_hash_input(self, names: Iterable[str]) -> dict[str, Any]:

@@ -41,16 +41,21 @@ FOLDERS = {
     "rankings": "07-rankings",
     "reward": "08-reward",
     "ppo": "09-policy/ppo",
+    "dpo": "09-policy/dpo",
+    "grpo": "09-policy/grpo",
+    "rejection": "09-policy/rejection",
     "report": "10-report",
 }
 """Artifact -> its folder in a run. The numbers make a directory listing read like the recipe."""
+POLICIES = ("ppo", "dpo", "grpo", "rejection")
+"""The artifacts that are policies, one for each method. A run may have several; the first is the one it is about."""
 
 MANIFEST = "manifest.json"
 ATTEMPT = "attempt.json"
 """In an artifact in the making: the key it is made for, and the seconds spent on it so far."""
 RESUME = "resume"
 """In an artifact in the making: the folder of what a killed stage goes on from."""
-VERSION = 2
+VERSION = 3
 """Of the layout of artifacts; part of every key, so that a change of layout makes old artifacts stale."""
 
 
@@ -269,6 +274,9 @@ MAKERS = {
     "rankings": "rank",
     "reward": "reward",
     "ppo": "ppo",
+    "dpo": "dpo",
+    "grpo": "grpo",
+    "rejection": "rejection",
     "report": "evaluate",
 }
 """Artifact -> the stage that makes it (a test holds this against `stages.STAGES`); `adopt` makes `base`, too."""

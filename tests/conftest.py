@@ -1,15 +1,17 @@
 """A whole run of the kitchen, small enough for seconds, made once and shared by the tests of the stages."""
 
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
 
 import pytest
-from tests_small import small_recipe
+from tests_small import METHODS, SMALL, small_recipe
 
 from palate import flow, metrics
+from palate import recipe as recipes
 from palate.recipe import Recipe
-from palate.workspace import Workspace
+from palate.workspace import FOLDERS, Workspace
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -49,4 +51,17 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Workspa
     assert rounds, (
         "with this seed the reward model is worth nothing and PPO runs no round: its tests would test nothing"
     )
+    return recipe, workspace
+
+
+@pytest.fixture(scope="session")
+def every_method(
+    small_run: tuple[Recipe, Workspace], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Recipe, Workspace]:
+    """The small run with a policy of every method, and the report of them all."""
+    place = tmp_path_factory.mktemp("methods") / "small"
+    shutil.copytree(small_run[1].folder, place)
+    shutil.rmtree(place / FOLDERS["report"])
+    recipe, workspace = flow.open_run(recipes.parse(SMALL + METHODS, "methods.toml"), place)
+    flow.run(recipe, workspace)
     return recipe, workspace

@@ -22,7 +22,7 @@ FLOORS = {
     "device": 3, "nn": 3, "objectives": 3, "batches": 3,
     "weights": 4,
     "train": 5, "generate": 5, "measure": 5,
-    "report": 6,
+    "align": 6, "report": 6,
     "stages": 8, "dial": 8, "commands": 8,
     "flow": 8.5,
     "cli": 9, "api": 9, "__main__": 9,

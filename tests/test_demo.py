@@ -29,6 +29,6 @@ def test_each_stage_helps(tmp_path: Path) -> None:
     assert report["sft"]["gain_over_base"]["low"] > 0
     # At the same temperature: so early, sampling itself still costs more than choosing among four samples brings.
     assert report["best_of_k"]["gain_over_sft_t1"]["low"] > 0
-    assert report["policy"]["win_rate_vs_sft"]["low"] > 0.5
-    assert report["policy"]["gain_over_best_control"]["low"] > 0
+    assert report["ppo"]["win_rate_vs_sft"]["low"] > 0.5
+    assert report["ppo"]["gain_over_best_control"]["low"] > 0
     assert report["bits_per_byte"]["base"] < report["bits_per_byte"]["ngram_5"]

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 
 from palate import metrics
+from palate.align.limit import Limit
+from palate.align.players import Players
+from palate.align.rollout import sampling
+from palate.align.session import Session
 from palate.batches.replies import Replies, lay_out
 from palate.device import Device, generator, seeds
 from palate.generate.engine import generate
@@ -19,8 +23,8 @@ from palate.generate.replies import reply_logp
 from palate.metrics import Metrics
 from palate.nn.config import Shape
 from palate.nn.transformer import LanguageModel, ScalarModel, Trunk, initialise
-from palate.recipe import Ppo
-from palate.stages import ppo
+from palate.recipe import Grpo, Online, Ppo, Rejection
+from palate.stages import grpo, ppo, rejection
 from palate.train.update import Learner, update
 from palate.weights.folder import trunk_copy
 
@@ -43,7 +47,7 @@ def models(
     reference.load_state_dict(policy.state_dict())
     critic = ScalarModel(trunk_copy(policy.trunk), 1)
     torch.nn.init.zeros_(critic.score.weight)
-    return ppo.Models(policy, critic, reference.requires_grad_(False), reward, stops, PAD, **scale)
+    return ppo.Models(policy, reference.requires_grad_(False), reward, stops, PAD, **scale, critic=critic)
 
 
 def learner(model: torch.nn.Module) -> Learner:
@@ -56,17 +60,30 @@ def play(
 ) -> list[dict[str, Any]]:
     """PPO by the loop of the stage; the lines of its log."""
     log = Metrics(folder / "ppo.jsonl")
-    ppo.train(
-        learner(players.policy), learner(players.critic), players, prompts, settings, CPU, log, seed, 0,
-        watch=lambda round_: None, save=lambda round_, kept: None, kept={},
-    )  # fmt: skip
+    policy = learner(players.policy)
+    session = Session(seed, log, Limit(policy, settings.kl_budget))
+    ppo.train(policy, learner(players.critic), players, prompts, settings, CPU, session)
     return metrics.read(log.path)
 
 
-def mean_reward(players: ppo.Models, prompts: Sequence[Sequence[int]], settings: Ppo, answers: int) -> float:
+def play_in_groups(
+    players: Players, prompts: Sequence[Sequence[int]], settings: Grpo | Rejection, folder: Path, seed: int
+) -> list[dict[str, Any]]:
+    """The same without a critic."""
+    log = Metrics(folder / f"{settings.method}.jsonl")
+    policy = learner(players.policy)
+    session = Session(seed, log, Limit(policy, settings.kl_budget))
+    if isinstance(settings, Grpo):
+        grpo.train(policy, players, prompts, settings, CPU, session)
+    else:
+        rejection.train(policy, players, prompts, settings, CPU, session)
+    return metrics.read(log.path)
+
+
+def mean_reward(players: Players, prompts: Sequence[Sequence[int]], settings: Online, answers: int) -> float:
     """Mean reward of `answers` fresh replies to each prompt, sampled at the temperature of training."""
     replies = generate(
-        players.policy, prompts, ppo._sampling(settings, players.stops), seeds=seeds(len(prompts), "measured"),
+        players.policy, prompts, sampling(settings, players.stops), seeds=seeds(len(prompts), "measured"),
         device=CPU, answers=answers,
     )  # fmt: skip
     asked = [prompt for prompt in prompts for _ in range(answers)]

@@ -79,6 +79,38 @@ dtype = "float32"
 threads = 1
 """
 
+METHODS = """
+[dpo]
+batch_prompts = 8
+micro_rows = 8
+max_new_tokens = 24
+policy_lr = 1e-3
+evaluate_every = 2
+save_every = 2
+[grpo]
+rounds = 3
+rollout_prompts = 8
+answers = 3
+minibatch_rows = 12
+micro_rows = 4
+max_new_tokens = 24
+evaluate_every = 2
+save_every = 2
+gate = false
+[rejection]
+rounds = 3
+rollout_prompts = 8
+answers = 3
+epochs = 2
+minibatch_rows = 4
+micro_rows = 4
+max_new_tokens = 24
+evaluate_every = 2
+save_every = 2
+gate = false
+"""
+"""What makes of the small recipe one of every method."""
+
 
 def sealed_again(folder: Path) -> None:
     """Let the manifest agree with an artifact that a test changed on purpose."""

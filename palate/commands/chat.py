@@ -18,12 +18,11 @@ from palate.records import Message
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.weights import folder as weights
-from palate.workspace import Workspace
+from palate.workspace import POLICIES, Workspace
 
-MODELS = {"policy": "ppo", "sft": "sft", "base": "base"}
-"""What people call a model -> its artifact; the first one that exists talks first."""
-HELP = "/model base|sft|policy switches, /new forgets the conversation, /quit ends"
-
+MODELS = (*POLICIES, "sft", "base")
+"""Which of a run's artifacts talk; the first one that exists talks first."""
+HELP = "/model NAME switches (ppo, sft, base...), /new forgets the conversation, /quit ends"
 
 SAMPLING = Sampling(max_new_tokens=1, temperature=0.7)
 """How answers are drawn; how long they may get and what ends them is the model's."""
@@ -87,7 +86,7 @@ def models_in(run: Path) -> dict[str, Path]:
     if (run / "config.json").is_file():
         return {"model": run}
     workspace = Workspace(run)
-    found = {name: workspace.read(artifact) for name, artifact in MODELS.items() if workspace.has(artifact)}
+    found = {name: workspace.read(name) for name in MODELS if workspace.has(name)}
     if not found:
         raise MissingArtifact("03-base", "pretrain", run)
     return found

@@ -92,13 +92,14 @@ def logp_all(
     *,
     pad: int,
     device: Device,
+    temperature: float = 1.0,
     rows: int = 128,
 ) -> Tensor:
-    """Summed log-probabilities (n) of n replies at temperature 1, in nats."""
+    """Summed log-probabilities (n) of n replies on the CPU, in nats."""
     model.eval()
     result = torch.zeros(len(prompts))
     for start in range(0, len(prompts), rows):
         part = slice(start, start + rows)
         laid = lay_out(prompts[part], replies[part], pad=pad).to(device.torch)
-        result[part] = reply_logp(model, laid, temperature=1.0).sum(dim=1).cpu()
+        result[part] = reply_logp(model, laid, temperature=temperature).sum(dim=1).cpu()
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -16,7 +15,10 @@ MODELS = {
     "sft": "SFT",
     "sft_continued": "SFT continued (control)",
     "best_of_k": "Best of K",
-    "policy": "PPO policy",
+    "ppo": "PPO",
+    "dpo": "DPO",
+    "grpo": "GRPO",
+    "rejection": "Rejection sampling",
     "placebo": "Placebo (control)",
 }
 CRITERIA = ("accuracy", "helpfulness", "safety", "clarity")
@@ -51,24 +53,24 @@ def _plots(report: dict[str, Any], story: dict[str, Any]) -> dict[str, Markup]:
         found["models"] = plots.dots(
             [(MODELS[name], report[name]["gold"]["overall"]) for name in present], "overall, at its best temperature"
         )
-    if "change" in report.get("policy", {}):
-        change = report["policy"]["change"]
-        if change:
-            found["change"] = plots.dots(
-                [(name, change[name]) for name in CRITERIA if name in change], "policy minus SFT, paired", zero=True
-            )
+    changes = {MODELS[name]: report[name]["change"] for name in report.get("methods", ())}
+    if any(changes.values()):
+        found["change"] = plots.changes(changes, [c for c in CRITERIA if c in next(iter(changes.values()))])
     curves = story.get("curves", {})
     for stage, names in (
         ("pretrain", ("loss", "held_out_bits_per_byte")),
         ("sft", ("loss", "held_out_loss")),
         ("reward", ("loss", "held_out_accuracy")),
         ("ppo", ("score", "kl", "entropy", "explained_variance", "clip_fraction", "reply_tokens", "eos_rate", "ratio")),
+        ("dpo", ("loss", "held_out_accuracy", "kl", "reply_tokens", "eos_rate")),
+        ("grpo", ("score", "kl", "entropy", "score_std", "clip_fraction", "reply_tokens", "eos_rate", "ratio")),
+        ("rejection", ("score", "kl", "entropy", "best_score", "loss", "reply_tokens", "eos_rate")),
     ):
         if curves.get(stage):
             found[stage] = plots.curves(curves[stage], names)
-    path: Sequence[dict[str, float]] = story.get("over_optimisation") or ()
-    if path:
-        found["over_optimisation"] = plots.learned_and_gold(path)
+    paths = {MODELS[name]: path for name, path in report.get("over_optimisation", {}).items() if len(path) > 1}
+    if paths:
+        found["over_optimisation"] = plots.over_optimisation(paths)
     if report.get("reward"):
         found["calibration"] = plots.calibration(report["reward"]["calibration"]["curve"])
     return found

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 INK, ACCENT, SOFT = "#5b6470", "#c2552d", "#2f7f86"
+COLOURS = (ACCENT, SOFT, "#8a6bb1", "#b08a1e")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the reader's font
     "svg.hashsalt": "palate",  # the same plot gives the same bytes
@@ -86,30 +89,58 @@ def curves(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Markup:
         return _svg(figure, f"curves {present[0]} {len(lines)}")
 
 
-def learned_and_gold(path: Sequence[dict[str, float]]) -> Markup:
-    """Learned reward and gold by PPO round: they part where the policy exploits the reward model."""
-    rounds = [point["round"] for point in path]
+def changes(by_model: Mapping[str, Mapping[str, dict[str, Any]]], criteria: Sequence[str]) -> Markup:
+    """What each model changed, criterion by criterion, with intervals."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7, 2.6))
+        figure = Figure(figsize=(7, 0.9 + len(criteria) * (0.2 + 0.2 * len(by_model))))
         axes = figure.subplots()
-        axes.plot(rounds, [point["learned"] for point in path], color=ACCENT, marker="o", markersize=3)
-        axes.set_xlabel("PPO round")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylabel("learned reward (standard deviations)", color=ACCENT, fontsize=9)
-        if "gold" in path[0]:
-            other = axes.twinx()
-            other.spines["right"].set_visible(True)
-            other.plot(rounds, [point["gold"] for point in path], color=SOFT, marker="o", markersize=3)
-            other.fill_between(
-                rounds,
-                [point["gold_low"] for point in path],
-                [point["gold_high"] for point in path],
-                color=SOFT,
-                alpha=0.15,
-                linewidth=0,
-            )
-            other.set_ylabel("gold", color=SOFT, fontsize=9)
-        return _svg(figure, "learned reward and gold by round")
+        step = 0.7 / len(by_model)
+        for number, (name, change) in enumerate(by_model.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            for place, criterion in enumerate(reversed(criteria)):
+                told, at = change[criterion], place + (len(by_model) - 1) * step / 2 - number * step
+                axes.plot([told["low"], told["high"]], [at, at], color=colour, linewidth=2.2, solid_capstyle="round")
+                axes.plot([told["mean"]], [at], "o", color=colour, markersize=5, label=name if place == 0 else None)
+        axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+        axes.set_yticks(range(len(criteria)), list(reversed(criteria)))
+        axes.set_ylim(-0.6, len(criteria) - 0.4)
+        axes.set_xlabel("change against SFT, paired")
+        if len(by_model) > 1:
+            axes.legend(frameon=False, fontsize=8, loc="best")
+        return _svg(figure, "what each method changed")
+
+
+def over_optimisation(paths: Mapping[str, Sequence[dict[str, Any]]]) -> Markup:
+    """Learned reward, and gold where it is known, over the KL to SFT, one line per method: they part where a policy
+    exploits the reward model. Points are in the order of training; square-root KL as in Gao et al. 2023."""
+    kinds = [kind for kind in ("learned", "gold") if all(kind in point for path in paths.values() for point in path)]
+    titles = {"learned": "learned reward", "gold": "gold"}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(3.6 * max(1, len(kinds)), 2.8))
+        for column, kind in enumerate(kinds, start=1):
+            axes = figure.add_subplot(1, len(kinds), column)
+            for number, (name, path) in enumerate(paths.items()):
+                colour = COLOURS[number % len(COLOURS)]
+                kl = [max(point["kl"], 0.0) for point in path]
+                axes.plot(kl, [p[kind]["mean"] for p in path], color=colour, marker="o", markersize=3, label=name)
+                axes.fill_between(kl, [p[kind]["low"] for p in path], [p[kind]["high"] for p in path], color=colour,
+                                  alpha=0.13, linewidth=0)  # fmt: skip
+            axes.set_xscale("function", functions=(_root, _square))
+            axes.set_xlabel("KL to SFT (nats a reply)")
+            axes.set_title(titles[kind], fontsize=10, loc="left")
+            axes.tick_params(labelsize=8)
+            if column == 1 and len(paths) > 1:
+                axes.legend(frameon=False, fontsize=8)
+        figure.tight_layout()
+        return _svg(figure, "learned reward and gold over KL")
+
+
+def _root(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.sqrt(np.maximum(values, 0.0))
+
+
+def _square(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values**2
 
 
 def calibration(curve: Sequence[dict[str, float]]) -> Markup:

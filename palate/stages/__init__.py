@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from palate.workspace import POLICIES
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -24,6 +26,8 @@ class Stage:
     sections: tuple[str, ...]
     """Recipe sections its result depends on. The first one must be in the recipe for the stage to run."""
     summary: str
+    reads_too: tuple[str, ...] = ()
+    """Artifacts it opens where the recipe makes them."""
     outside: bool = False
     """Whether the module has an `outside` function."""
     shared: bool = False
@@ -113,7 +117,8 @@ STAGES = (
     ),
     Stage(
         "ppo",
-        reads=("base", "sft", "demonstrations", "reward"),
+        reads=("base", "sft", "demonstrations"),
+        reads_too=("reward",),
         writes="ppo",
         module="palate.stages.ppo",
         sections=("ppo", "lora", "hardware"),
@@ -121,8 +126,38 @@ STAGES = (
         shared=True,
     ),
     Stage(
+        "dpo",
+        reads=("base", "sft", "demonstrations", "rankings"),
+        writes="dpo",
+        module="palate.stages.dpo",
+        sections=("dpo", "lora", "hardware"),
+        summary="assistant + rankings -> policy, without a reward model (direct preference optimization)",
+        shared=True,
+    ),
+    Stage(
+        "grpo",
+        reads=("base", "sft", "demonstrations"),
+        reads_too=("reward",),
+        writes="grpo",
+        module="palate.stages.grpo",
+        sections=("grpo", "lora", "hardware"),
+        summary="assistant + reward model + prompts -> policy, without a critic (group relative policy optimization)",
+        shared=True,
+    ),
+    Stage(
+        "rejection",
+        reads=("base", "sft", "demonstrations"),
+        reads_too=("reward",),
+        writes="rejection",
+        module="palate.stages.rejection",
+        sections=("rejection", "lora", "hardware"),
+        summary="assistant + reward model + prompts -> policy, from the best of K answers (rejection sampling)",
+        shared=True,
+    ),
+    Stage(
         "evaluate",
-        reads=("corpus", "tokens", "base", "demonstrations", "sft", "samples", "rankings", "reward", "ppo"),
+        reads=("base", "demonstrations"),
+        reads_too=("corpus", "tokens", "sft", "samples", "rankings", "reward", *POLICIES),
         writes="report",
         module="palate.stages.evaluate",
         sections=("evaluate", "controls", "kitchen", "hardware"),

@@ -42,11 +42,11 @@ from palate.text.tokenizer import Tokenizer
 from palate.weights import folder as weights
 from palate.weights.adapter import ORIGIN, OWN
 from palate.weights.families import context_of
-from palate.workspace import FOLDERS, Workspace, peak_mb
+from palate.workspace import FOLDERS, POLICIES, Workspace, peak_mb
 
 TASKS = {"completion": "complete", "translation": "translate", "summarisation": "summarise", "sentiment": "sentiment"}
 """The mission's four tasks -> the skill of their prompts."""
-ORDER = ("base", "sft", "sft_continued", "best_of_k", "policy", "placebo")
+ORDER = ("base", "sft", "sft_continued", "best_of_k", *POLICIES, "placebo")
 """How models stand below each other."""
 NGRAM_ORDER = 5
 NGRAM_BYTES = 32_000_000
@@ -152,7 +152,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         report |= _header(recipe, bench)
         if workspace.has("tokens"):
             report["bits_per_byte"] = _bits(workspace.read("tokens"), models, device)
-        if "placebo" in models:
+        if "placebo" in models and recipe.reward is not None:
             told = json.loads(
                 (_control(workspace, "placebo").read("reward") / "report.json").read_text(encoding="utf-8")
             )
@@ -163,13 +163,13 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             "opening": _opening(recipe, bench, models),
             "side_by_side": _side_by_side(answers),
             "curves": {
-                name: metrics.read(workspace.logs / f"{name}.jsonl") for name in ("pretrain", "sft", "reward", "ppo")
+                name: metrics.read(workspace.logs / f"{name}.jsonl")
+                for name in ("pretrain", "sft", "reward", *POLICIES)
             },
-            "over_optimisation": _over_optimisation(bench, workspace),
             "collection": _optional(workspace, "corpus"),
             "rankings": _optional(workspace, "rankings"),
         }
-        report["over_optimisation"] = story["over_optimisation"]
+        report["over_optimisation"] = _over_optimisation(bench, workspace, list(models))
         report["stages"] = _costs(workspace) | {"evaluate": _cost(time.monotonic() - started, peak_mb())}
         (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "report.html").write_text(page.render(report, story), encoding="utf-8")
@@ -222,14 +222,15 @@ def _chats(base: Path) -> bool:
 def _models(workspace: Workspace, recipe: Recipe, device: Device) -> dict[str, LanguageModel]:
     """Every language model of this run, the controls' too."""
     places: dict[str, Path] = {}
-    for name, artifact in (("base", "base"), ("sft", "sft"), ("policy", "ppo")):
-        if workspace.has(artifact):
-            places[name] = workspace.read(artifact)
+    for name in ("base", "sft", *POLICIES):
+        if workspace.has(name):
+            places[name] = workspace.read(name)
     if recipe.controls is not None:
-        for name, artifact in (("sft_continued", "sft"), ("placebo", "ppo")):
+        for name, artifacts in (("sft_continued", ("sft",)), ("placebo", POLICIES)):
             control = _control(workspace, name)
-            if getattr(recipe.controls, name) and control.own(artifact):
-                places[name] = control.read(artifact)
+            if getattr(recipe.controls, name):
+                for artifact in filter(control.own, artifacts):
+                    places[name] = control.read(artifact)
     return {name: device.put(weights.load_language_model(path)).eval() for name, path in places.items()}
 
 
@@ -238,7 +239,7 @@ def _bits(tokens: Path, models: dict[str, LanguageModel], device: Device) -> dic
     held_out, width = Shard(tokens, "val"), models["base"].shape.context
     found = {
         name: round(bits_per_byte(models[name], held_out, device, width=width), 4)
-        for name in ("base", "sft", "policy")
+        for name in ("base", "sft", *POLICIES)
         if name in models
     }
     return found | {"ngram_5": round(_ngram(tokens), 4)}
@@ -341,27 +342,32 @@ def _tasks(bench: Bench, greedy: Answers) -> dict[str, dict[str, float | int]]:
 
 
 def _claims(report: dict[str, Any], at_best: dict[str, Answers]) -> dict[str, Any]:
-    """Whether RLHF helped: policy against SFT and against the better control, per criterion, and the placebo."""
-    if "policy" not in at_best or "sft" not in at_best:
+    """Whether it helped: each method against SFT and against the better control, per criterion; every model against
+    every other; and the placebo."""
+    if "sft" not in at_best:
         return {}
-    policy, sft = at_best["policy"], at_best["sft"]
+    sft = at_best["sft"]
     # The better control is picked on test, which makes the claim harder, never easier.
     controls = [at_best[name] for name in ("sft", "sft_continued") if name in at_best]
     best = max(controls, key=lambda a: a.mean())
-    report["policy"] |= {
-        "win_rate_vs_sft": measure.wins(policy, sft).to_json(),
-        "best_control": best.model,
-        "gain_over_best_control": measure.gain(policy, best).to_json(),
-        "change": {name: measure.gain(policy, sft, name).to_json() for name in policy.scores[0] if name != "overall"},
-        "by_skill": measure.gain_by_skill(policy, sft),
-    }
+    methods = [name for name in POLICIES if name in at_best]
+    for name in methods:
+        policy = at_best[name]
+        report[name] |= {
+            "win_rate_vs_sft": measure.wins(policy, sft).to_json(),
+            "best_control": best.model,
+            "gain_over_best_control": measure.gain(policy, best).to_json(),
+            "change": {c: measure.gain(policy, sft, c).to_json() for c in policy.scores[0] if c != "overall"},
+            "by_skill": measure.gain_by_skill(policy, sft),
+        }
     report["sft"]["gain_over_base"] = measure.gain(sft, at_best["base"]).to_json()
     if "best_of_k" in at_best:
         report["best_of_k"]["gain_over_sft"] = measure.gain(at_best["best_of_k"], sft).to_json()
         report["best_of_k"]["win_rate_vs_sft"] = measure.wins(at_best["best_of_k"], sft).to_json()
     if "placebo" in at_best:
         report["placebo"]["gain"] = measure.gain(at_best["placebo"], sft).to_json()
-    return {}
+    wins = {a: {b: measure.wins(at_best[a], at_best[b]).to_json() for b in at_best if b != a} for a in at_best}
+    return {"methods": methods, "win_rates": wins}
 
 
 # --- reward model ----------------------------------------------------------------------------------------------------
@@ -417,23 +423,28 @@ def _against_gold(members: Sequence[Group], bench: Bench) -> tuple[dict[str, Any
     return (bootstrap(learned).to_json() if learned else None, bootstrap(people).to_json() if people else None)
 
 
-def _over_optimisation(bench: Bench, workspace: Workspace) -> list[dict[str, float]]:
-    """Learned reward and gold of the answers PPO kept on its way (Gao et al. 2023, figure 1), round by round."""
-    if not workspace.has("ppo"):
-        return []
+def _over_optimisation(bench: Bench, workspace: Workspace, models: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """By method: learned reward, KL and gold of the answers it kept on its way (Gao et al. 2023, figure 1), round by
+    round (a step of `dpo` is called a round, too)."""
     by_id = {prompt.id: prompt for prompt in read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt)}
-    rounds: dict[int, list[dict[str, Any]]] = {}
-    for line in metrics.read(workspace.read("ppo") / "watched.jsonl"):
-        rounds.setdefault(line["step"], []).append(line)
-    found = []
-    for round_, lines in sorted(rounds.items()):
-        point = {"round": float(round_), "learned": sum(line["score"] for line in lines) / len(lines)}
-        if bench.judge is not None:
-            gold = [bench.judge(by_id[line["prompt_id"]], line["text"])["overall"] for line in lines]
-            interval = bootstrap(gold)
-            point |= {"gold": interval.mean, "gold_low": interval.low, "gold_high": interval.high, "n": interval.n}
-        found.append({name: round(value, 4) for name, value in point.items()})
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name in (method for method in POLICIES if method in models):
+        rounds: dict[int, list[dict[str, Any]]] = {}
+        for line in metrics.read(workspace.read(name) / "watched.jsonl"):
+            rounds.setdefault(line["step"], []).append(line)
+        found[name] = [_point(bench, by_id, round_, lines) for round_, lines in sorted(rounds.items())]
     return found
+
+
+def _point(bench: Bench, by_id: dict[str, Prompt], round_: int, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    prompts = [by_id[line["prompt_id"]] for line in lines]
+    point: dict[str, Any] = {"round": round_, "kl": round(sum(line["kl"] for line in lines) / len(lines), 4)}
+    if bench.reward is not None:
+        point["learned"] = bootstrap(bench.learned(prompts, [line["token_ids"] for line in lines])).to_json()
+    if bench.judge is not None:
+        gold = [bench.judge(prompt, line["text"])["overall"] for prompt, line in zip(prompts, lines, strict=True)]
+        point["gold"] = bootstrap(gold).to_json()
+    return point
 
 
 # --- for people to read ----------------------------------------------------------------------------------------------
@@ -441,7 +452,8 @@ def _over_optimisation(bench: Bench, workspace: Workspace) -> list[dict[str, flo
 
 def _opening(recipe: Recipe, bench: Bench, models: dict[str, LanguageModel]) -> dict[str, Any] | None:
     """The chef's five steps on this run's real answers to the seed prompt (or the first test prompt elsewhere)."""
-    if "sft" not in models or "policy" not in models or bench.reward is None:
+    main = next((name for name in POLICIES if name in models), None)
+    if "sft" not in models or main is None or bench.reward is None:
         return None
     prompt = next((p for p in bench.test if p.messages[-1].content == dialogue.SEED_PROMPT), bench.test[0])
     ids = bench.encoded([prompt], plain=False)
@@ -457,7 +469,7 @@ def _opening(recipe: Recipe, bench: Bench, models: dict[str, LanguageModel]) -> 
         )
         return replies
 
-    before, after = sampled(models["sft"], 4), sampled(models["policy"], 4)
+    before, after = sampled(models["sft"], 4), sampled(models[main], 4)
     scores = bench.learned([prompt] * 8, [r.ids for r in (*before, *after)])
     texts = [bench.tokenizer.decode(r.ids).strip() for r in (*before, *after)]
     told = [{"text": text, "reward": round(score, 3)} for text, score in zip(texts, scores, strict=True)]
@@ -466,7 +478,7 @@ def _opening(recipe: Recipe, bench: Bench, models: dict[str, LanguageModel]) -> 
             line["gold"] = round(bench.judge(prompt, str(line["text"]))["overall"], 3)
     for line, rank in zip(told[:4], _guest_ranks(recipe, prompt, texts[:4]), strict=False):
         line["rank"] = rank
-    return {"prompt": prompt.messages[-1].content, "sft": told[:4], "policy": told[4:]}
+    return {"prompt": prompt.messages[-1].content, "sft": told[:4], "policy": told[4:], "method": main}
 
 
 def _guest_ranks(recipe: Recipe, prompt: Prompt, texts: Sequence[str]) -> list[int]:

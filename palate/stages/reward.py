@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from palate import metrics, ranks
+from palate.align import rankings
 from palate.batches.order import step_items
-from palate.batches.rankings import Group, RankedBatch, batch, by_size, groups, pair_count
+from palate.batches.rankings import Group, RankedBatch, batch, by_size, pair_count
 from palate.device import Device, generator, open_device
-from palate.errors import BadInput
 from palate.generate.replies import reply_scores, score_all
 from palate.measure import preference
 from palate.metrics import Metrics, Progress
 from palate.nn.transformer import ScalarModel, Trunk
 from palate.objectives.preference import criteria_loss, preference_loss
 from palate.recipe import Recipe, Reward
-from palate.records import CRITERIA, Judgement, Prompt, Response, read_jsonl
+from palate.records import CRITERIA
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
 from palate.train.distributed import share
@@ -48,7 +48,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     device = open_device(recipe.hardware)
     source = workspace.read("sft")
     tokenizer = tokenizers.load(source)
-    train_groups, dev_groups, too_long = _read_groups(workspace, tokenizer, context_of(source))
+    train_groups, dev_groups, too_long = rankings.read(workspace, tokenizer, room=context_of(source))
     with workspace.publish() as folder:
         rng = generator(recipe.seed, "score head")
         model = ScalarModel(_trunk(recipe, workspace), len(OUTPUTS), rng)
@@ -81,36 +81,6 @@ def _trunk(recipe: Recipe, workspace: Workspace) -> Trunk:
     if recipe.lora is None:
         return weights.load_language_model(source).trunk
     return adapter.beside(weights.load_language_model(workspace.read("base")), source / "adapter").trunk
-
-
-def _read_groups(
-    workspace: Workspace, tokenizer: tokenizers.Tokenizer, room: int
-) -> tuple[list[Group], list[Group], int]:
-    folder = workspace.read("rankings")
-    found, too_long = groups(
-        read_jsonl(folder / "prompts.jsonl", Prompt),
-        read_jsonl(folder / "responses.jsonl", Response),
-        read_jsonl(folder / "judgements.jsonl", Judgement),
-        tokenizer,
-        room=room,
-    )
-    train = [group for group in found if group.prompt.split == "train"]
-    dev = [group for group in found if group.prompt.split == "dev"]
-    for split, members in (("train", train), ("dev", dev)):
-        if not members:
-            raise BadInput(
-                f"there is no judged {split} prompt that fits the context of {room} tokens ({too_long} are too long).",
-                folder,
-                "Rank more prompts, or take a model that reads more.",
-            )
-        if not any(preference.decided(group) for group in members):
-            raise BadInput(
-                f"every comparison of answers to the {len(members)} judged {split} prompts is a tie: nobody can tell "
-                f"from them what people prefer.",
-                folder,
-                "Rank more prompts, or let the assistant give answers that differ more: sample.temperature higher.",
-            )
-    return train, dev, too_long
 
 
 def _scores(

@@ -41,7 +41,6 @@ def test_answers_are_shown_as_text_and_missing_parts_are_left_out() -> None:
             {"prompt": [("user", attack)], "skill": "", "answers": {"base": {"text": attack, "overall": 0.0}}},
         ],
         "curves": {},
-        "over_optimisation": [],
         "collection": {"documents_in": 1, "documents_out": 1, "rules": {}},
         "rankings": {},
     }

@@ -15,6 +15,7 @@ from tests_open import people, published, small
 
 from palate import flow
 from palate import recipe as recipes
+from palate.align.players import open_assistant, open_base, open_reward
 from palate.device import Device
 from palate.errors import BadInput, PalateError, RecipeError, Unsupported
 from palate.metrics import read
@@ -113,8 +114,10 @@ def test_ppo_begins_at_the_assistant(aligned: tuple[Recipe, Workspace]) -> None:
 
 
 def test_four_networks_share_one_base(aligned: tuple[Recipe, Workspace]) -> None:
-    _, workspace = aligned
-    four = ppo._adapted(workspace)
+    recipe, workspace = aligned
+    shared = open_base(recipe, workspace)
+    reward, _ = open_reward(workspace, shared)
+    four = (open_assistant(workspace, shared), open_assistant(workspace, shared), ppo.critic_from(reward), reward)
     storages = {p.data_ptr() for model in four for p in model.parameters() if not p.requires_grad}
     (base,) = [weights.load_language_model(workspace.read("base"))]
     assert len(storages) == len(list(base.parameters()))

@@ -12,7 +12,7 @@ from palate.stages import evaluate
 from palate.workspace import Workspace
 
 Made = tuple[Recipe, Workspace]
-MODELS = ("base", "sft", "sft_continued", "best_of_k", "policy", "placebo")
+MODELS = ("base", "sft", "sft_continued", "best_of_k", "ppo", "placebo")
 CRITERIA = ("overall", "accuracy", "helpfulness", "safety", "clarity")
 
 
@@ -28,9 +28,9 @@ def test_the_report_holds_what_it_must(small_run: Made) -> None:
         assert "kl" in report[name]
         assert set(report["tasks"][name]) <= {"completion", "translation", "summarisation", "sentiment"}
     for name in ("win_rate_vs_sft", "gain_over_best_control"):
-        assert set(report["policy"][name]) == {"mean", "low", "high", "n"}
-    assert set(report["policy"]["change"]) == set(CRITERIA) - {"overall"}
-    assert sum(told["change"]["n"] for told in report["policy"]["by_skill"].values()) == report["n"]["test_prompts"]
+        assert set(report["ppo"][name]) == {"mean", "low", "high", "n"}
+    assert set(report["ppo"]["change"]) == set(CRITERIA) - {"overall"}
+    assert sum(told["change"]["n"] for told in report["ppo"]["by_skill"].values()) == report["n"]["test_prompts"]
     assert "gain" in report["placebo"] and 0 <= report["placebo"]["slope"] <= 1
     for name in ("accuracy", "accuracy_vs_gold", "noise_ceiling", "panel_agreement", "length_only", "bag_of_words"):
         assert report["reward"][name]["n"] > 0

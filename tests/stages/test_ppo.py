@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tests_small import sealed_again
 
 from palate import flow, metrics
+from palate.align.players import check_gate
 from palate.api import load
 from palate.batches.replies import lay_out
 from palate.device import Device, seeds
@@ -45,13 +46,13 @@ def test_the_policy_moved_only_after_the_critics_warm_up(small_run: Made) -> Non
 
 
 def test_the_gate(small_run: Made) -> None:
-    workspace = small_run[1]
+    workspace, settings = small_run[1], small_run[0].ppo.model_copy(update={"gate": True})
     report = json.loads((workspace.read("reward") / "report.json").read_text())
     if report["best_of_k"]["low"] <= 0.5:
         with pytest.raises(GateClosed, match="best of K"):
-            ppo._check_gate(workspace)
+            check_gate(settings, workspace)
     else:
-        ppo._check_gate(workspace)
+        check_gate(settings, workspace)
 
 
 def test_a_reward_worth_nothing_moves_nothing(small_run: Made, tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_the_same_seed_gives_the_same_file_and_the_same_policy(small_run: Made, 
 def test_the_critic_starts_with_the_reward_models_trunk_and_says_the_mean(small_run: Made) -> None:
     recipe, workspace = small_run
     assert recipe.ppo
-    models = ppo._open_models(workspace, CPU, adapters=False)
+    models = ppo.open_models(small_run[0], workspace, CPU)
     reward, _ = weights.load_scalar_model(workspace.read("reward"))
     theirs, ours = reward.trunk.state_dict(), models.critic.trunk.state_dict()
     assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in ours)
@@ -103,7 +104,7 @@ def test_the_critic_starts_with_the_reward_models_trunk_and_says_the_mean(small_
 
 def test_the_score_of_the_assistants_replies_has_mean_zero(small_run: Made) -> None:
     workspace = small_run[1]
-    models = ppo._open_models(workspace, CPU, adapters=False)
+    models = ppo.open_models(small_run[0], workspace, CPU)
     tokenizer = tokenizers.load(workspace.read("sft"))
     folder = workspace.read("rankings")
     asked = {
@@ -123,7 +124,7 @@ def test_sampled_ids_are_never_encoded_again(small_run: Made) -> None:
     """Many sampled replies are not how the tokenizer would write their text; the rollout has them as sampled."""
     recipe, workspace = small_run
     assert recipe.ppo
-    models, tokenizer = ppo._open_models(workspace, CPU, adapters=False), tokenizers.load(workspace.read("sft"))
+    models, tokenizer = ppo.open_models(small_run[0], workspace, CPU), tokenizers.load(workspace.read("sft"))
     prompts = prompt_ids(workspace)
     replies = ppo.roll_out(models, prompts, recipe.ppo, CPU, (0, 0)).replies
     sampled = generate(
@@ -141,7 +142,7 @@ def test_sampled_ids_are_never_encoded_again(small_run: Made) -> None:
 def test_rows_of_a_rollout_are_cut_to_their_longest(small_run: Made) -> None:
     recipe, workspace = small_run
     assert recipe.ppo
-    models = ppo._open_models(workspace, CPU, adapters=False)
+    models = ppo.open_models(small_run[0], workspace, CPU)
     rollout = ppo.roll_out(models, prompt_ids(workspace)[:12], recipe.ppo, CPU, (0, 0))
     assert torch.equal(rollout.logp != 0, rollout.replies.mask.bool())
     short = rollout.replies.segments.sum(dim=1).argsort()[:3]
@@ -157,6 +158,6 @@ def test_a_reward_model_of_another_tokenizer_is_refused(small_run: Made, tmp_pat
     tokenizers.train(["other words than before, and other merges"] * 9, 320).save(copy.path("reward"))
     sealed_again(copy.path("reward"))
     with pytest.raises(BadInput, match="another tokenizer"):
-        ppo._open_models(copy, CPU, adapters=False)
+        ppo.open_models(small_run[0], copy, CPU)
     tokenizers.train(["a b c"] * 9, 270).save(copy.path("base"))
     load(copy.path("base"))  # fewer ids than the model knows: no harm

@@ -10,6 +10,9 @@ from tests_games import BANDIT_SHAPE, CPU, END, PAD, language_model, learner, mo
 from torch import Tensor
 
 from palate import metrics
+from palate.align import rollout as rollouts
+from palate.align.limit import Limit
+from palate.align.session import Session
 from palate.batches.replies import Replies
 from palate.device import generator, seeds
 from palate.errors import NotFinite
@@ -280,10 +283,9 @@ def budget_run(rounds: int, budget: float | None, folder: Path) -> tuple[dict, l
 
     keep(0)
     log = Metrics(folder / f"{rounds} {budget}.jsonl")
-    ended = ppo.train(
-        learner(made.policy), learner(made.critic), made, PROMPTS, settings, CPU, log, 0, 0, keep,
-        save=lambda round_, kept: None, kept={},
-    )  # fmt: skip
+    policy = learner(made.policy)
+    session = Session(0, log, Limit(policy, budget), watch=keep)
+    ended = ppo.train(policy, learner(made.critic), made, PROMPTS, settings, CPU, session)
     return ended, metrics.read(log.path), states, made
 
 
@@ -307,7 +309,9 @@ def test_replies_of_another_distribution_are_noticed(
     play(players(noise=0.1), PROMPTS * 4, settings, tmp_path, 0)
     assert "nats" not in capsys.readouterr().err
     made = players(noise=0.1)
-    monkeypatch.setattr(ppo, "generate", lambda model, *given, **options: generate(made.reference, *given, **options))
+    monkeypatch.setattr(
+        rollouts, "generate", lambda model, *given, **options: generate(made.reference, *given, **options)
+    )
     play(made, PROMPTS * 4, settings, tmp_path, 0)
     (line,) = (text for text in capsys.readouterr().err.splitlines() if "nats" in text)
     assert "round 1: the KL to the assistant is -" in line and "docs/ppo.md" in line

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from palate import flow
+from palate.align import rankings
 from palate.batches.rankings import Group, batch, by_size, groups
 from palate.errors import BadInput
 from palate.measure import preference
 from palate.objectives.preference import preference_loss
 from palate.recipe import Recipe
 from palate.records import Judgement, Prompt, Response, conversation, read_jsonl
-from palate.stages import reward
 from palate.text import tokenizer as tokenizers
 from palate.weights import folder as weights
 from palate.workspace import Workspace
@@ -113,7 +113,7 @@ def test_replies_without_a_word_are_equally_long(small_run: Made) -> None:
 
 def test_ties_alone_are_told_before_training(small_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tied = [replace(g, targets=tuple(tuple(0.5 for _ in row) for row in g.targets)) for g in ranked(small_run[1])]
-    monkeypatch.setattr(reward, "groups", lambda *_, **__: (tied, 0))
+    monkeypatch.setattr(rankings, "groups", lambda *_, **__: (tied, 0))
     recipe = small_run[0].model_copy(update={"seed": 99})
     with pytest.raises(BadInput, match=r"every comparison of answers to the \d+ judged train prompts is a tie"):
         flow.run_stage("reward", recipe, Workspace(tmp_path / "run", parent=small_run[1]))

@@ -17,6 +17,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from palate.align import rollout
+from palate.align.limit import Limit
+from palate.align.session import Session
 from palate.commands.bench import harness, peers
 from palate.commands.bench.harness import OURS, Record, Turn
 from palate.commands.bench.worker import Paced, Turns
@@ -204,14 +207,13 @@ def ours(turns: Turns, *, workload: Mapping[str, Any], compiled: bool = False) -
         pad=0,
     )
     clock = Clock()
-    ppo.generate = clock.around(ppo.generate)  # type: ignore[attr-defined]
+    rollout.generate = clock.around(rollout.generate)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as name:
         log = _Rounds(Path(name) / "ppo.jsonl", turns, clock)
         turns()
         asked = work.prompts()
-        ppo.train(
-            learner, critics, models, asked, settings, device, log, 0, 0, lambda round_: None, lambda *_: None, {}
-        )
+        session = Session(0, log, Limit(learner, settings.kl_budget))
+        ppo.train(learner, critics, models, asked, settings, device, session)
 
 
 def trl(turns: Turns, *, workload: Mapping[str, Any], variant: str) -> None:

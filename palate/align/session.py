@@ -1,0 +1,61 @@
+"""What a method's loop is handed: where it stands, where its numbers go, the look at its answers, the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from palate.align.limit import Limit
+from palate.align.players import Players
+from palate.align.prompts import Asked
+from palate.align.watch import Watch
+from palate.device import Device
+from palate.metrics import Metrics
+from palate.recipe import Aligning, Recipe
+from palate.text import tokenizer as tokenizers
+from palate.train import resume
+from palate.train.update import Learner
+from palate.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Session:
+    """One method at work, for the first time or after it was killed."""
+
+    seed: int
+    log: Metrics
+    limit: Limit
+    done: int = 0
+    """Rounds or steps that a process before this one did."""
+    watch: Callable[[int], dict[str, float]] = lambda _: {}
+    """Called with the round when it is time to look; what is seen: "kl", "reply_tokens", "eos_rate"."""
+    save: Callable[[int], None] = lambda _: None
+    """Have everything on the disk that the next process needs to go on after this round."""
+
+
+def begin(
+    folder: Path,
+    recipe: Recipe,
+    workspace: Workspace,
+    settings: Aligning,
+    device: Device,
+    players: Players,
+    asked: Asked,
+    learners: Mapping[str, Learner],
+) -> Session:
+    """Take up the work in `folder`. `learners` has the policy under this name, and whatever learns beside it."""
+    done, kept = resume.load(folder, learners)
+    log = Metrics(workspace.logs / f"{settings.method}.jsonl", resume_after=done)
+    views = Metrics(folder / "watched.jsonl", resume_after=done, gaps=True)
+    limit = Limit(learners["policy"], settings.kl_budget, kept)
+    watch = Watch(players, asked, settings, tokenizers.load(workspace.read("sft")), device, views, recipe.seed)
+
+    def save(round_: int) -> None:
+        log.sync()
+        views.sync()
+        resume.save(folder, round_, learners, limit.kept)
+
+    if done == 0:
+        watch(0)
+    return Session(recipe.seed, log, limit, done, watch, save)
