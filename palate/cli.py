@@ -121,6 +121,20 @@ def plan(run: Run) -> None:
     typer.echo(f"next: {coming}; `palate run {run}` goes on from there" if coming else "everything is up to date")
 
 
+@app.command("round")
+def another_round(run: Run, overrides: Overrides = None) -> None:
+    """Rank again what the policy of a run says now: its recipe goes on in a run beside it (kitchen, kitchen-2, ...)."""
+    if not ranks.leads():
+        flow.follow()
+        return
+    with flow.led():
+        settings, place = flow.next_round(run, overrides or ())
+        with Workspace(place).held():
+            resolved, workspace = flow.open_run(settings, place)
+            flow.run(resolved, workspace)
+    metrics.say(f"\nThe report: {workspace.path('report') / 'report.html'}")
+
+
 @app.command()
 def init(
     target: Annotated[Path, typer.Argument(help="The recipe file to write.")] = Path("recipe.toml"),

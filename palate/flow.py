@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import math
+import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +20,20 @@ from typing import Any, Literal
 from palate import metrics, ranks
 from palate import recipe as recipes
 from palate.errors import MissingArtifact, RecipeError
-from palate.recipe import Online, Recipe
+from palate.recipe import Online, Parent, Recipe
 from palate.stages import BY_NAME, STAGES, Stage
-from palate.workspace import FOLDERS, MAKERS, POLICIES, VERSION, Job, Workspace, forget_peak, hashed, write_atomically
+from palate.workspace import (
+    ANCESTOR,
+    FOLDERS,
+    MAKERS,
+    POLICIES,
+    VERSION,
+    Job,
+    Workspace,
+    forget_peak,
+    hashed,
+    write_atomically,
+)
 
 RECIPE = "recipe.toml"
 
@@ -90,6 +104,11 @@ def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
         for name, control in control_folders(recipe, workspace).items():
             artifact = "sft" if name == "sft_continued" else policies(recipe)[0]
             inputs[f"controls/{name}"] = str(control.manifest(artifact)["digest"]) if control.own(artifact) else ""
+    if stage.name in ("sample", "rank") and (before := workspace.before("rankings")) is not None:
+        inputs["parent/rankings"] = str(before.manifest("rankings")["digest"])
+    if stage.name == "evaluate":
+        for run in workspace.lineage()[:-1]:
+            inputs[f"round {run.folder.name}"] = str(run.manifest("report")["digest"]) if run.own("report") else ""
     if stage.name == "sft" and recipe.sft and recipe.sft.start == "sft" and workspace.parent is not None:
         inputs["sft"] = str(workspace.parent.manifest("sft")["digest"])
     settings = recipe.section_hash_input(stage.sections)
@@ -295,6 +314,8 @@ def open_run(recipe: Recipe, folder: Path) -> tuple[Recipe, Workspace]:
             **{k: v if v is not None else getattr(before.hardware, k) for k, v in hardware.model_dump().items()}
         )
     recipe = recipe.model_copy(update={"hardware": hardware})
+    if recipe.parent is not None:
+        recipe = _continue(recipe, workspace)
     if recipe.dial is not None:
         from palate import dial
 
@@ -307,6 +328,37 @@ def open_run(recipe: Recipe, folder: Path) -> tuple[Recipe, Workspace]:
     resolved = recipe.model_copy(update={"hardware": hardware})
     _write_recipe(resolved, workspace)
     return resolved, workspace
+
+
+def _continue(recipe: Recipe, workspace: Workspace) -> Recipe:
+    """Note which run this one continues, and take over what must be as it was there: the world, the adapters' shape."""
+    assert recipe.parent is not None
+    before = Workspace(Path(recipe.parent.run))
+    theirs, _ = reopen(before.folder)
+    if before.folder.resolve() == workspace.folder.resolve():
+        raise RecipeError(f"parent.run = {recipe.parent.run!r} is this run itself. Name the one before it.")
+    wished = [recipe.parent.policy] if recipe.parent.policy else list(POLICIES)
+    policy = next((name for name in wished if before.own(name)), None)
+    if policy is None:
+        raise RecipeError(f"{before.folder} has no {' or '.join(wished)} yet. `palate run {before.folder}` makes it.")
+    workspace.folder.mkdir(parents=True, exist_ok=True)
+    note = json.dumps({"run": os.path.relpath(before.folder.resolve(), workspace.folder.resolve()), "policy": policy})
+    path = workspace.folder / ANCESTOR
+    if not path.is_file() or path.read_text(encoding="utf-8") != note:
+        write_atomically(path, note)
+    return recipe.model_copy(update={"kitchen": recipe.kitchen or theirs.kitchen, "lora": theirs.lora})
+
+
+def next_round(folder: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Path]:
+    """The recipe that continues the run in `folder` as it went, and a folder beside it: kitchen, then kitchen-2."""
+    recipe, _ = reopen(folder)
+    name, number = re.fullmatch(r"(.*?)(?:-(\d+))?", folder.resolve().name).groups()  # type: ignore[union-attr]
+    place = folder.parent / f"{name}-{int(number or 1) + 1}"
+    kept = ("seed", "kitchen", "sample", "rank", "reward", *POLICIES, "evaluate", "feedback", "hardware")
+    controls = recipe.controls and recipe.controls.model_copy(update={"sft_continued": False})
+    values = {key: getattr(recipe, key) for key in kept} | {"controls": controls}
+    made = Recipe(name=place.name, parent=Parent(run=str(folder)), **values)
+    return recipes.parse(recipes.dump(made), str(place / RECIPE), overrides), place
 
 
 def reopen(folder: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Workspace]:

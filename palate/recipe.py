@@ -144,6 +144,15 @@ class Base(Section):
         return self
 
 
+class Parent(Section):
+    """The run that this one continues: its policy is the assistant here, whose answers are ranked anew."""
+
+    run: str
+    """Its folder."""
+    policy: Literal["ppo", "dpo", "grpo", "rejection"] | None = None
+    """Which of its policies; absent means the first it has, in this order."""
+
+
 class Lora(Section):
     """SFT, reward model and PPO train low-rank adapters (Hu et al. 2021) beside the base's matrices, which stay as they
     are: little memory for gradients and optimizer. Without this section every weight is trained."""
@@ -367,6 +376,7 @@ class Recipe(Section):
     model: Model | None = None
     pretrain: Pretrain | None = None
     base: Base | None = None
+    parent: Parent | None = None
     lora: Lora | None = None
     write: Write | None = None
     sft: Sft | None = None
@@ -394,6 +404,15 @@ class Recipe(Section):
         if self.base and (self.pretrain or self.dial):
             other = "pretrain" if self.pretrain else "dial"
             raise ValueError(f"[base] and [{other}] both make the base model; leave one out")
+        if self.parent:
+            made = ("collect", "tokenize", "dial", "pretrain", "base", "write", "sft")
+            if twice := next((name for name in made if getattr(self, name)), None):
+                raise ValueError(f"[parent] brings what [{twice}] makes; leave one out")
+            if self.controls and self.controls.sft_continued:
+                raise ValueError(
+                    "controls.sft_continued continues SFT on the demonstrations, and with [parent] the assistant is a "
+                    "policy already; set it to false"
+                )
         if self.dial and not self.tokenize:
             raise ValueError("[dial] needs a [tokenize] section: the vocabulary is part of a model's size")
         if self.dial:
@@ -431,7 +450,9 @@ class Recipe(Section):
                         f"{name}.max_new_tokens is {part.max_new_tokens}, which leaves no room for a prompt in "
                         f"{section}.context = {planned.context}"
                     )
-        if self.controls and not (self.sft and self.rank and (self.ppo or self.dpo or self.grpo or self.rejection)):
+        if self.controls and not (
+            (self.sft or self.parent) and self.rank and (self.ppo or self.dpo or self.grpo or self.rejection)
+        ):
             raise ValueError(
                 "[controls] compares with a policy, so it needs [sft], [rank] and one of [ppo], [dpo], "
                 "[grpo] and [rejection]"

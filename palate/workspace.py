@@ -50,6 +50,11 @@ FOLDERS = {
 POLICIES = ("ppo", "dpo", "grpo", "rejection")
 """The artifacts that are policies, one for each method. A run may have several; the first is the one it is about."""
 
+INHERITED = ("corpus", "tokens", "base", "demonstrations", "sft")
+"""What a run has from the run that it continues; its assistant is that run's policy."""
+ANCESTOR = "parent.json"
+"""In a run that continues another: {"run": path from here, "policy": artifact}."""
+
 MANIFEST = "manifest.json"
 ATTEMPT = "attempt.json"
 """In an artifact in the making: the key it is made for, and the seconds spent on it so far."""
@@ -74,7 +79,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A run folder. `parent` is where artifacts are looked up that this folder lacks (controls are runs in a run)."""
+    """A run folder. `parent` is where artifacts are looked up that this folder lacks (controls are runs in a run).
+
+    A run may continue another (recipe: [parent]). Then it has that one's policy for its assistant, and what the
+    assistant was made from.
+    """
 
     folder: Path
     parent: Workspace | None = None
@@ -97,7 +106,40 @@ class Workspace:
     def _find(self, artifact: str) -> Path | None:
         if self.own(artifact):
             return self.path(artifact)
-        return self.parent._find(artifact) if self.parent is not None else None
+        if self.parent is not None:
+            return self.parent._find(artifact)
+        if artifact in INHERITED and (continued := self.continues) is not None:
+            before, policy = continued
+            return before._find(policy if artifact == "sft" else artifact)
+        return None
+
+    @property
+    def continues(self) -> tuple[Workspace, str] | None:
+        """The run that this one continues, and the artifact of it that is the assistant here. Raises BrokenArtifact
+        when the note of it is damaged or that run is gone."""
+        note = self.folder / ANCESTOR
+        if not note.is_file():
+            return None
+        told = _read_json(note)
+        run, policy = told.get("run"), told.get("policy")
+        if not isinstance(run, str) or policy not in FOLDERS:
+            raise BrokenArtifact(f"{note} is damaged. Delete it and run the recipe again.")
+        before = Workspace((self.folder / run).resolve())
+        if not before.folder.is_dir():
+            raise BrokenArtifact(f"{note} names {before.folder}, which is gone. Put it back, or delete {self.folder}.")
+        return before, policy
+
+    def before(self, artifact: str) -> Workspace | None:
+        """The run before this one, where it has a finished `artifact`."""
+        continued = (self.parent or self).continues
+        return continued[0] if continued is not None and continued[0].own(artifact) else None
+
+    def lineage(self) -> list[Workspace]:
+        """The runs that led to this one, the first one first, itself last."""
+        runs = [self.parent if self.parent is not None else self]
+        while (continued := runs[0].continues) is not None:
+            runs.insert(0, continued[0])
+        return runs
 
     def read(self, artifact: str) -> Path:
         """The folder of the finished `artifact`, every file of which is what was published.

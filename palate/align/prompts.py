@@ -12,7 +12,7 @@ from palate.records import Prompt, read_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.workspace import Workspace
 
-WATCHED = 48
+WATCHED = 128
 """Dev prompts whose answers are kept at every evaluation, so that the report can judge how the policy changed."""
 
 

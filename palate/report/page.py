@@ -12,6 +12,7 @@ from palate.report import plots
 
 MODELS = {
     "base": "Base model",
+    "first_sft": "SFT of the first round",
     "sft": "SFT",
     "sft_continued": "SFT continued (control)",
     "best_of_k": "Best of K",
@@ -32,11 +33,17 @@ def render(report: dict[str, Any], story: dict[str, Any]) -> str:
     return environment.from_string(source).render(
         report=report,
         story=story,
-        models={name: title for name, title in MODELS.items() if name in report},
+        models=_titles(report),
         criteria=[c for c in CRITERIA if "sft" in report and c in report["sft"]["gold"]],
         plots=_plots(report, story),
         total=sum(cost["seconds"] for cost in report["stages"].values()),
     )
+
+
+def _titles(report: dict[str, Any]) -> dict[str, str]:
+    """What the models are called; in a later round the assistant is the policy of the round before."""
+    titles = {name: title for name, title in MODELS.items() if name in report}
+    return titles | {"sft": "Policy of the round before"} if report.get("round", 1) > 1 else titles
 
 
 def _interval(told: dict[str, Any] | None, digits: int = 3) -> str:
@@ -49,9 +56,10 @@ def _interval(told: dict[str, Any] | None, digits: int = 3) -> str:
 def _plots(report: dict[str, Any], story: dict[str, Any]) -> dict[str, Markup]:
     found: dict[str, Markup] = {}
     present = [name for name in MODELS if name in report]
+    titles = _titles(report)
     if present:
         found["models"] = plots.dots(
-            [(MODELS[name], report[name]["gold"]["overall"]) for name in present], "overall, at its best temperature"
+            [(titles[name], report[name]["gold"]["overall"]) for name in present], "overall, at its best temperature"
         )
     changes = {MODELS[name]: report[name]["change"] for name in report.get("methods", ())}
     if any(changes.values()):

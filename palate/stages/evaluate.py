@@ -46,7 +46,7 @@ from palate.workspace import FOLDERS, POLICIES, Workspace, peak_mb
 
 TASKS = {"completion": "complete", "translation": "translate", "summarisation": "summarise", "sentiment": "sentiment"}
 """The mission's four tasks -> the skill of their prompts."""
-ORDER = ("base", "sft", "sft_continued", "best_of_k", *POLICIES, "placebo")
+ORDER = ("base", "first_sft", "sft", "sft_continued", "best_of_k", *POLICIES, "placebo")
 """How models stand below each other."""
 NGRAM_ORDER = 5
 NGRAM_BYTES = 32_000_000
@@ -149,7 +149,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         bench = _bench(recipe, workspace, device)
         models = _models(workspace, recipe, device)
         report, answers = _compare(bench, models)
-        report |= _header(recipe, bench)
+        report |= _header(recipe, workspace, bench)
         if workspace.has("tokens"):
             report["bits_per_byte"] = _bits(workspace.read("tokens"), models, device)
         if "placebo" in models and recipe.reward is not None:
@@ -170,6 +170,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             "rankings": _optional(workspace, "rankings"),
         }
         report["over_optimisation"] = _over_optimisation(bench, workspace, list(models))
+        report["rounds"] = _rounds(workspace.lineage(), report)
         report["stages"] = _costs(workspace) | {"evaluate": _cost(time.monotonic() - started, peak_mb())}
         (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "report.html").write_text(page.render(report, story), encoding="utf-8")
@@ -225,6 +226,8 @@ def _models(workspace: Workspace, recipe: Recipe, device: Device) -> dict[str, L
     for name in ("base", "sft", *POLICIES):
         if workspace.has(name):
             places[name] = workspace.read(name)
+    if len(rounds := workspace.lineage()) > 1:
+        places["first_sft"] = rounds[0].read("sft")
     if recipe.controls is not None:
         for name, artifacts in (("sft_continued", ("sft",)), ("placebo", POLICIES)):
             control = _control(workspace, name)
@@ -250,7 +253,27 @@ def _control(workspace: Workspace, name: str) -> Workspace:
     return Workspace(workspace.folder / "controls" / name)
 
 
-def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
+def _rounds(lineage: Sequence[Workspace], report: dict[str, Any]) -> list[dict[str, Any]]:
+    """What each round's policy gained over the assistant that it began with; a run that continues no other has one."""
+    reports = []
+    for run in lineage[:-1]:
+        if run.own("report"):
+            told = json.loads((run.read("report") / "report.json").read_text(encoding="utf-8"))
+            reports.append((run, told))
+    reports.append((lineage[-1], report))
+    found = []
+    for run, told in reports:
+        for method in told.get("methods", ()):
+            line = {key: told[method].get(key) for key in ("gain_over_sft", "win_rate_vs_sft", "kl", "change")}
+            learned = told.get("reward", {})
+            line |= {"run": run.folder.name, "method": method, "overall": told[method]["gold"]["overall"]}
+            line |= {"accuracy": learned.get("accuracy"), "n": told["n"]["test_prompts"]}
+            line |= {"judgements": told.get("judgements"), "judged_by": told["judged_by"]}
+            found.append(line)
+    return found
+
+
+def _header(recipe: Recipe, workspace: Workspace, bench: Bench) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "seed": recipe.seed,
@@ -259,6 +282,8 @@ def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
         "n": {"dev_prompts": len(bench.dev), "test_prompts": len(bench.test), "too_long": bench.too_long},
         "temperatures": list(bench.settings.temperatures),
         "K": bench.settings.best_of,
+        "round": len(workspace.lineage()),
+        "judgements": _optional(workspace, "rankings").get("judgements"),
     }
 
 
@@ -348,19 +373,23 @@ def _claims(report: dict[str, Any], at_best: dict[str, Answers]) -> dict[str, An
         return {}
     sft = at_best["sft"]
     # The better control is picked on test, which makes the claim harder, never easier.
-    controls = [at_best[name] for name in ("sft", "sft_continued") if name in at_best]
+    controls = [at_best[name] for name in ("first_sft", "sft", "sft_continued") if name in at_best]
     best = max(controls, key=lambda a: a.mean())
     methods = [name for name in POLICIES if name in at_best]
     for name in methods:
         policy = at_best[name]
         report[name] |= {
             "win_rate_vs_sft": measure.wins(policy, sft).to_json(),
+            "gain_over_sft": measure.gain(policy, sft).to_json(),
             "best_control": best.model,
             "gain_over_best_control": measure.gain(policy, best).to_json(),
             "change": {c: measure.gain(policy, sft, c).to_json() for c in policy.scores[0] if c != "overall"},
             "by_skill": measure.gain_by_skill(policy, sft),
         }
     report["sft"]["gain_over_base"] = measure.gain(sft, at_best["base"]).to_json()
+    if "first_sft" in at_best:
+        for name in methods:
+            report[name]["gain_over_first_sft"] = measure.gain(at_best[name], at_best["first_sft"]).to_json()
     if "best_of_k" in at_best:
         report["best_of_k"]["gain_over_sft"] = measure.gain(at_best["best_of_k"], sft).to_json()
         report["best_of_k"]["win_rate_vs_sft"] = measure.wins(at_best["best_of_k"], sft).to_json()

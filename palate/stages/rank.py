@@ -75,15 +75,35 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             prompts += theirs[0]
             responses += theirs[1]
             judgements += theirs[2]
-        if not judgements:
+        fresh = len(judgements)
+        if not fresh:
             raise BadInput("there is no judgement.", ", ".join(settings.by), "Rank some answers: `palate rank RUN`.")
+        report = {"campaign": name, "placebo": settings.shuffled, **statistics.summary(judgements, responses)}
+        if (before := workspace.before("rankings")) is not None:
+            prompts, responses, judgements = _with_earlier(before.read("rankings"), prompts, responses, judgements)
+        report["earlier_judgements"] = len(judgements) - fresh
         if settings.shuffled:
             judgements = _shuffled(judgements, recipe.seed)
         write_jsonl(folder / "prompts.jsonl", prompts)
         write_jsonl(folder / "responses.jsonl", responses)
         write_jsonl(folder / "judgements.jsonl", judgements)
-        report = {"campaign": name, "placebo": settings.shuffled, **statistics.summary(judgements, responses)}
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _with_earlier(
+    folder: Path, prompts: list[Prompt], responses: list[Response], judgements: list[Judgement]
+) -> tuple[list[Prompt], list[Response], list[Judgement]]:
+    """This round's, and what earlier rounds ranked to train on. What they held out measured another assistant's
+    answers."""
+    trained = [p for p in read_jsonl(folder / "prompts.jsonl", Prompt) if p.split == "train"]
+    kept = {prompt.id for prompt in trained}
+    answers = [r for r in read_jsonl(folder / "responses.jsonl", Response) if r.prompt_id in kept]
+    earlier = [j for j in read_jsonl(folder / "judgements.jsonl", Judgement) if j.prompt_id in kept]
+    return (
+        list({p.id: p for p in (*trained, *prompts)}.values()),
+        list({r.id: r for r in (*answers, *responses)}.values()),
+        [*earlier, *judgements],
+    )
 
 
 def _panel(recipe: Recipe, settings: Rank, prompts: Sequence[Prompt], responses: Iterable[Response]) -> list[Judgement]:

@@ -39,6 +39,9 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     every = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
     train = [p for p in every if p.split == "train"]
     random.Random(f"{recipe.seed} sample").shuffle(train)
+    if (before := workspace.before("rankings")) is not None:  # new questions first: they teach more than old ones
+        ranked = {p.id for p in read_jsonl(before.read("rankings") / "prompts.jsonl", Prompt)}
+        train.sort(key=lambda p: p.id in ranked)
     chosen = train[: settings.prompts] + [p for p in every if p.split == "dev"]
     kept, ids, too_long = prompt_batches.encode(chosen, tokenizer, room=model.shape.context - settings.max_new_tokens)
     if not kept:
