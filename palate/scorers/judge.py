@@ -6,8 +6,8 @@ verifier's means. "LLM as a judge" with single grades: Zheng et al. 2023; its bi
 
 Temperature 0. What passes (no connection, no answer in time, 408, 425, 429, 5xx) is tried TRIES times, waiting longer
 each time or as long as the server says; everything else stops at once and says why. A reply that is no grade is asked
-about once more. Every grade is written to a file as it comes: a run that was killed does not pay for it again, and finds
-the grades it began with.
+about once more. Every grade is written to a file as it comes: a run that was killed does not pay for it again, and
+finds the grades it began with.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class Judge:
                     done.put(None)
                 except BaseException as error:  # handed to the thread that waits, which raises it
                     done.put(error)
+                    over.set()
 
         for _ in range(min(self.settings.parallel, len(questions))):
             # Daemons: Ctrl-C need not wait for a judge that does not answer.

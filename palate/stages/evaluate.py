@@ -255,6 +255,7 @@ def _header(recipe: Recipe, bench: Bench) -> dict[str, Any]:
         "seed": recipe.seed,
         "judged_by": "gold" if bench.judge is not None else "learned reward",
         "simulated_people": bool(recipe.rank and "kitchen" in recipe.rank.by),
+        "ranked_by_scorers": bool(recipe.rank and "scorers" in recipe.rank.by),
         "n": {"dev_prompts": len(bench.dev), "test_prompts": len(bench.test), "too_long": bench.too_long},
         "temperatures": list(bench.settings.temperatures),
         "K": bench.settings.best_of,

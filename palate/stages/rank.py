@@ -128,47 +128,44 @@ def _by_scorers(
     for response in responses:
         by_prompt.setdefault(response.prompt_id, []).append(response)
     opened = scorers.open(settings, memory=memory)
-    found: list[Judgement] = []
+    annotator = " + ".join(one.name for one in opened)
     asked = [prompt for prompt in prompts if prompt.id in by_prompt]
+    found: list[Judgement] = []
     with metrics.Progress("scored", len(asked), unit="prompts") as progress:
         for start in range(0, len(asked), BATCH_PROMPTS):
             part = asked[start : start + BATCH_PROMPTS]
-            pairs = [(prompt, answer) for prompt in part for answer in by_prompt[prompt.id]]
-            each = scorers.score_each(opened, [prompt for prompt, _ in pairs], [answer.text for _, answer in pairs])
-            worth = dict(zip([answer.id for _, answer in pairs], scorers.combined(opened, each), strict=True))
-            seen = {
-                answer.id: {name: scores[place] for name, scores in each.items()}
-                for place, (_, answer) in enumerate(pairs)
-            }
+            whose = [prompt for prompt in part for _ in by_prompt[prompt.id]]
+            answers = [answer for prompt in part for answer in by_prompt[prompt.id]]
+            each = scorers.score_each(opened, whose, [answer.text for answer in answers])
+            worth = dict(zip([answer.id for answer in answers], scorers.combined(opened, each), strict=True))
+            scores = {answer.id: {name: each[name][row] for name in each} for row, answer in enumerate(answers)}
             for prompt in part:
-                answers = [answer.id for answer in by_prompt[prompt.id]]
-                found.append(
-                    _scored(
-                        prompt,
-                        {answer: worth[answer] for answer in answers},
-                        {answer: seen[answer] for answer in answers},
-                        " + ".join(one.name for one in opened),
-                        before.get(prompt.id),
-                    )
-                )
+                ids = [answer.id for answer in by_prompt[prompt.id]]
+                told = {id_: scores[id_] for id_ in ids}
+                ranks = _ranks({id_: worth[id_] for id_ in ids})
+                found.append(_scored(prompt, ranks, told, annotator, before.get(prompt.id)))
             progress.advance(len(part))
     return found
 
 
+def _ranks(worth: Mapping[str, float]) -> dict[str, int]:
+    """Competition ranks (1, 1, 3, ...). Sums that differ by rounding alone are a tie."""
+    rounded = {answer: round(value, 9) for answer, value in worth.items()}
+    return {answer: 1 + sum(other > value for other in rounded.values()) for answer, value in rounded.items()}
+
+
 def _scored(
     prompt: Prompt,
-    worth: Mapping[str, float],
+    ranks: dict[str, int],
     scores: dict[str, dict[str, float]],
     annotator: str,
     before: Judgement | None,
 ) -> Judgement:
-    """worth: answer -> weighted sum. Sums that differ by rounding alone are a tie."""
-    rounded = {answer: round(value, 9) for answer, value in worth.items()}
-    ranks = {answer: 1 + sum(other > value for other in rounded.values()) for answer, value in rounded.items()}
+    """scores: answer -> scorer -> what it gave, which is kept beside the ranks."""
     if before is not None and (before.annotator, before.ranks, before.extra) == (annotator, ranks, {"scores": scores}):
         return before
     return Judgement(
-        id=stable_id("judgement", annotator, prompt.id, json.dumps(scores), before.id if before else ""),
+        id=stable_id("judgement", annotator, prompt.id, json.dumps([ranks, scores]), before.id if before else ""),
         prompt_id=prompt.id,
         annotator=annotator,
         ranks=ranks,
