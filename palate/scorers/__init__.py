@@ -12,7 +12,10 @@ from palate.scorers.contract import Scorer, Weighted, checked, combined, score_e
 from palate.scorers.judge import Judge, instructions
 from palate.scorers.verifier import verifier
 
-__all__ = ["Scorer", "Weighted", "checked", "combined", "fingerprint", "open", "score_each"]
+__all__ = ["GRADES", "Scorer", "Weighted", "checked", "combined", "fingerprint", "open", "score_each"]
+
+GRADES = "judge.jsonl"
+"""In the run folder: every grade that was paid for. A control's are in the folder of its run."""
 
 
 def open(settings: Scoring, *, memory: Path | None) -> list[Weighted]:

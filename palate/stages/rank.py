@@ -73,7 +73,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             if "scorers" in settings.by:
                 assert recipe.scoring is not None
                 before = {j.prompt_id: j for j in store.judgements(name) if j.source == SCORED}
-                memory = (workspace.parent or workspace).folder / "judge.jsonl"
+                memory = (workspace.parent or workspace).folder / scorers.GRADES
                 store.add_judgements(_by_scorers(recipe.scoring, prompts, responses, before, memory), name)
             if settings.until is not None and "people" in settings.by:
                 _wait_for_people(store, name, settings.until, workspace)
