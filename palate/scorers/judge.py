@@ -33,7 +33,6 @@ from urllib.parse import urlsplit
 
 from palate import recipe
 from palate.errors import BadInput, PalateError, ScorerFailed
-from palate.metrics import Progress
 from palate.records import Prompt
 from palate.scorers.contract import about, brief
 
@@ -101,11 +100,9 @@ class Judge:
             # Daemons: Ctrl-C need not wait for a judge that does not answer.
             threading.Thread(target=ask, daemon=True).start()
         try:
-            with Progress(self.name, len(questions), unit="answers") as progress:
-                for _ in questions:
-                    if (failed := done.get()) is not None:
-                        raise failed
-                    progress.advance()
+            for _ in questions:
+                if (failed := done.get()) is not None:
+                    raise failed
         finally:
             over.set()
 
@@ -259,10 +256,10 @@ class _Memory:
             line = json.dumps(told | {"text": question.text}) + "\n"
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                # One write at the end of the file, so that several processes can share it. It begins with a line break
-                # in case the last one was cut off.
-                with self._path.open("ab", buffering=0) as file:
-                    file.write(b"\n" + line.encode())
+                with self._path.open("a+b", buffering=0) as file:  # one write at its end: processes can share it
+                    size = file.seek(0, os.SEEK_END)
+                    cut_off = size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
+                    file.write(b"\n" * cut_off + line.encode())
             except OSError as error:
                 raise BadInput(f"cannot be written ({error.strerror}).", self._path, "Free some space.") from None
 

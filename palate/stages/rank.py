@@ -94,6 +94,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         write_jsonl(folder / "responses.jsonl", responses)
         write_jsonl(folder / "judgements.jsonl", judgements)
         report = {"campaign": name, "placebo": settings.shuffled, **statistics.summary(judgements, responses)}
+        if recipe.scoring is not None and "scorers" in settings.by:
+            report["scorers"] = scorers.fingerprint(recipe.scoring)
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
@@ -111,8 +113,8 @@ def _panel(recipe: Recipe, settings: Rank, prompts: Sequence[Prompt], responses:
 
 SCORED = "scorers"
 """`source` of the judgements that no person gave."""
-BATCH_PROMPTS = 64
-"""Whose answers a scorer is given at once."""
+BATCH_PROMPTS = 16
+"""Whose answers a scorer is given at once: a judge's take minutes, and the person who waits sees how far it is."""
 
 
 def _by_scorers(

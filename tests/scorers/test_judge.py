@@ -275,7 +275,7 @@ def test_no_grade_after_all_is_an_error_and_no_score(text: str, served: Served) 
 
 
 def test_no_more_at_once_than_the_recipe_says(served: Served) -> None:
-    served.answer = lambda number, body: Reply(seconds=0.05)
+    served.answer = lambda number, body: Reply(seconds=0.3)
     served.judge(parallel=3)(PROMPTS, TEXTS)
     assert served.most_at_once == 3 and len(served.asked) == 6
 

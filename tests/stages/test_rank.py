@@ -145,7 +145,8 @@ def test_scorers_rank_by_their_sum_through_the_same_store(tmp_path: Path, small_
     assert tied > 3, "answers of equal length are there, and are ties"
     with open_store(rank.store_url(recipe, workspace)) as store:
         assert store.judgements(rank.campaign(workspace)) == judgements
-    assert json.loads((folder / "report.json").read_text())["simulated"] == len(judgements)
+    report = json.loads((folder / "report.json").read_text())
+    assert report["simulated"] == len(judgements) and list(report["scorers"]) == [f"{tmp_path / 'mine.py'}:short"]
 
 
 def test_a_changed_scorer_changes_its_mind_and_nothing_is_lost(tmp_path: Path, small_run: Made) -> None:
