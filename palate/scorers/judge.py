@@ -128,11 +128,11 @@ class Judge:
             "temperature": 0,
             "max_tokens": self.settings.max_new_tokens,
         }
-        raw = self._patiently(json.dumps(body).encode(), over)
+        sent = self._masked(self._patiently(json.dumps(body).encode(), over).decode("utf-8", "replace"))
         try:
-            content = json.loads(raw)["choices"][0]["message"]["content"]
+            content = json.loads(sent)["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise self._failed(f"what it sent is no chat completion: {brief(raw.decode('utf-8', 'replace'))}") from None
+            raise self._failed(f"what it sent is no chat completion: {brief(sent)}") from None
         return content if isinstance(content, str) else ""
 
     def _patiently(self, body: bytes, over: threading.Event) -> bytes:
@@ -183,16 +183,18 @@ class Judge:
                 f"address into scoring.judge.url"
             )
         try:
-            told = error.read(1000).decode("utf-8", "replace")
+            told = self._masked(error.read(1 << 16).decode("utf-8", "replace"))
         except (OSError, http.client.HTTPException):
             told = ""
         hint = " (does the address end in /v1?)" if error.code == 404 else ""
         return self._failed(f"it answers {error.code} {error.reason}{hint} {told[:200]}")
 
     def _failed(self, why: str) -> ScorerFailed:
-        if self._key is not None:  # some servers repeat it
-            why = why.replace(self._key, "***")
-        return ScorerFailed(f"{self.name} at {self.settings.url}: {why.strip().rstrip('.')}.")
+        return ScorerFailed(f"{self.name} at {self.settings.url}: {self._masked(why).strip().rstrip('.')}.")
+
+    def _masked(self, text: str) -> str:
+        """Without the key, which some servers repeat. Before anything is cut off: half of it would not be found."""
+        return text if self._key is None else text.replace(self._key, "***")
 
 
 class _Passing(PalateError):

@@ -185,10 +185,22 @@ def test_what_will_not_pass_stops_at_once_and_the_key_is_not_told(
     status: int, told: str, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUDGE_KEY", "s3cret-key")
-    served.answer = lambda number, body: Reply(status=status, raw=b"no such model for key s3cret-key")
+    words = b"no such model " + b"s3cret-key " * 30  # wherever it is cut, no half of a key is left
+    served.answer = lambda number, body: Reply(status=status, raw=words)
     with pytest.raises(ScorerFailed, match=told) as caught:
         served.judge(key_variable="JUDGE_KEY")(PROMPTS[:1], TEXTS[:1])
-    assert len(served.asked) == 1 and "s3cret" not in str(caught.value)
+    assert len(served.asked) == 1 and "s3cr" not in str(caught.value)
+
+
+@pytest.mark.parametrize("reply", [Reply(raw=b"x" * 50 + b"s3cret-key" * 9), Reply("x" * 50 + "s3cret-key" * 9)])
+def test_the_key_is_not_told_by_a_server_that_answers_with_it(
+    reply: Reply, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUDGE_KEY", "s3cret-key")
+    served.answer = lambda number, body: reply
+    with pytest.raises(ScorerFailed) as caught:
+        served.judge(key_variable="JUDGE_KEY")(PROMPTS[:1], TEXTS[:1])
+    assert "s3cr" not in str(caught.value) and "xxx" in str(caught.value)
 
 
 def test_a_key_that_is_wanted(served: Served) -> None:
