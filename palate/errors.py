@@ -9,6 +9,7 @@
       GateClosed                 a measured condition for going on is not met (for example: reward model too weak)
       NotFinite                  a loss, gradient or reward became NaN or infinite; nothing was updated
       Unsupported                an architecture, format or device Palate does not know
+      ScorerFailed               a reward function, verifier or judge gave no finite number for an answer
 
 The command line prints the message without a traceback and exits with `exit_code`. A bug of ours is an
 `AssertionError` or any other exception and does get its traceback.
@@ -93,3 +94,9 @@ class Unsupported(PalateError):
     """An architecture, file format or device that Palate does not know; the message names what it does."""
 
     exit_code = 9
+
+
+class ScorerFailed(PalateError):
+    """A reward function, verifier or judge gave no finite number for an answer. It is never taken for a score."""
+
+    exit_code = 10

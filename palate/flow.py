@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from palate import metrics, ranks
+from palate import metrics, ranks, scorers
 from palate import recipe as recipes
 from palate.errors import MissingArtifact, RecipeError
 from palate.recipe import Online, Parent, Recipe
@@ -115,6 +115,8 @@ def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
     outside: dict[str, str] = {}
     if stage.outside:
         outside = importlib.import_module(stage.module).outside(recipe, workspace)
+    if stage.scored and recipe.scoring is not None:
+        outside |= scorers.fingerprint(recipe.scoring) | {"learned": str(recipe.scoring.learned)}
     key = hashed({"version": VERSION, "inputs": inputs, "settings": settings, "outside": outside, "stage": stage.name})
     return Job(stage=stage.name, artifact=stage.writes, key=key, inputs=inputs, settings=settings)
 

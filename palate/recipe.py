@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -197,8 +199,102 @@ class Sample(Section):
     max_new_tokens: int = Field(64, ge=1)
 
 
+class Function(Section):
+    """A Python function of your own as a scorer."""
+
+    name: str
+    """"rewards.py:brief" (file and function) or "package.module:brief"."""
+    weight: float = 1.0
+    """Of what it gives, on whatever scale; below 0 where less is better."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        place, _, function = self.name.rpartition(":")
+        if not place.strip() or not function.isidentifier() or not self.name.isprintable():
+            raise ValueError('write the name as "rewards.py:function" or "package.module:function"')
+        if self.weight == 0:
+            raise ValueError("with weight = 0 it would run for nothing; leave the table out")
+        return self
+
+
+class Verifier(Section):
+    """Compares an answer with the right one, which the prompt has beside it: 1 or 0."""
+
+    kind: Literal["number", "text"] = "number"
+    """Its last number (GSM8K: the one after ####), or all its words."""
+    weight: float = Field(1.0, gt=0)
+
+
+class Judge(Section):
+    """Asks a language model behind an OpenAI-compatible address for a grade from 1 to 10; the score is 0 to 1."""
+
+    url: str
+    """Up to /v1, for example "http://127.0.0.1:8000/v1"; prompts and answers are sent there."""
+    model: str = Field(min_length=1)
+    key_variable: str | None = None
+    """The environment variable that holds the key. The key itself is in no file of Palate's."""
+    rubric: str | None = Field(None, min_length=1)
+    """What makes an answer good, in your words; absent means right, helpful, safe and clear."""
+    weight: float = Field(1.0, gt=0)
+    timeout_seconds: float = Field(60.0, gt=0, le=3_600)
+    parallel: int = Field(4, ge=1, le=256)
+    """Questions that are asked at the same time."""
+    max_new_tokens: int = Field(256, ge=1)
+    """Of one grade; a model that thinks aloud before it answers needs more."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        # What is wrong is said without the address: it may hold a key.
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError('this is no address; write one like "http://127.0.0.1:8000/v1"') from None
+        if (
+            parts.scheme not in ("http", "https")
+            or not host
+            or not url.isascii()
+            or not url.isprintable()
+            or " " in url
+        ):
+            raise ValueError('this is no address; write one like "http://127.0.0.1:8000/v1"')
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ValueError(
+                "an address with a user, a key or a query is refused; name the key's variable in key_variable"
+            )
+        if parts.path.rstrip("/").endswith("/chat/completions"):
+            raise ValueError("leave /chat/completions off; it is added")
+        return url.rstrip("/")
+
+    @field_validator("key_variable")
+    @classmethod
+    def _names_a_variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
+            raise ValueError("this is no name of an environment variable; the key itself does not belong in a recipe")
+        return name
+
+
+class Scoring(Section):
+    """What an answer is worth beside or instead of the reward model; absent means the reward model alone. Policies are
+    trained on the weighted sum, and [rank] by = ["scorers"] ranks by it (docs/scoring.md)."""
+
+    learned: float = Field(1.0, ge=0)
+    """Weight of the reward model's score. With 0 no reward model is needed, and no rankings."""
+    function: Function | None = None
+    verifier: Verifier | None = None
+    judge: Judge | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (self.learned or self.function or self.verifier or self.judge):
+            raise ValueError("learned = 0 leaves nothing to score with; add a function, verifier or judge")
+        return self
+
+
 class Rank(Section):
-    """Who ranks: the simulated panel ("kitchen"), files of judgements, or people ("people")."""
+    """Who ranks: the simulated panel ("kitchen"), files of judgements, people ("people"), or what [scoring] names
+    ("scorers")."""
 
     by: tuple[str, ...]
     annotators: int = Field(5, ge=1)
@@ -206,7 +302,7 @@ class Rank(Section):
     overlap: int = Field(1, ge=1)
     """Judgements per prompt."""
     until: int | None = Field(None, ge=1)
-    """With people: wait until this many judgements are in the store. People are only waited for with a number."""
+    """With people: wait until this many judgements of theirs are in the store. Without a number nobody waits."""
     shuffled: bool = False
     """Placebo control: ranks are permuted at random within their judgement, criterion scores over all of them."""
 
@@ -381,6 +477,7 @@ class Recipe(Section):
     write: Write | None = None
     sft: Sft | None = None
     sample: Sample | None = None
+    scoring: Scoring | None = None
     rank: Rank | None = None
     reward: Reward | None = None
     ppo: Ppo | None = None
@@ -456,6 +553,18 @@ class Recipe(Section):
             raise ValueError(
                 "[controls] compares with a policy, so it needs [sft], [rank] and one of [ppo], [dpo], "
                 "[grpo] and [rejection]"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _scored(self) -> Self:
+        scoring = self.scoring
+        ranks = scoring and (scoring.function or scoring.verifier or scoring.judge)
+        if self.rank and "scorers" in self.rank.by and not ranks:
+            raise ValueError('rank.by names "scorers": the recipe needs [scoring] with a function, verifier or judge')
+        if self.controls and self.controls.placebo and scoring and not scoring.learned:
+            raise ValueError(
+                "controls.placebo shuffles rankings, which with scoring.learned = 0 nobody reads; set it to false"
             )
         return self
 

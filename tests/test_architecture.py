@@ -18,7 +18,7 @@ ROOT = PACKAGE.parent
 FLOORS = {
     "errors": 0, "ranks": 0,
     "records": 1, "recipe": 1, "workspace": 1, "metrics": 1,
-    "text": 2, "sources": 2, "feedback": 2, "kitchen": 2,
+    "text": 2, "sources": 2, "feedback": 2, "kitchen": 2, "scorers": 2,
     "device": 3, "nn": 3, "objectives": 3, "batches": 3,
     "weights": 4,
     "train": 5, "generate": 5, "measure": 5,

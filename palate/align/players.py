@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate import metrics, ranks
+from palate import metrics, ranks, scorers
+from palate.align.prompts import Asked
 from palate.batches.replies import Replies
 from palate.device import Device
 from palate.errors import BadInput, GateClosed
@@ -40,6 +41,10 @@ class Players:
     mean: float = 0.0
     """Mean of `reward` over the assistant's replies, and (std) its standard deviation there."""
     std: float = 1.0
+    learned: float = 1.0
+    """Weight of the centred reward."""
+    scorers: Callable[[Replies], Tensor] | None = None
+    """What [scoring] adds to it, (batch). Of several processes one asks."""
 
     @property
     def scale(self) -> float:
@@ -48,10 +53,21 @@ class Players:
         stretching it would make noise a goal."""
         return max(self.std, 1.0)
 
+    @property
+    def unit(self) -> float:
+        """A standard deviation of the score over the assistant's replies; where nothing was learned, 1."""
+        return self.learned * self.std / self.scale if self.reward is not None else 1.0
+
+    @property
+    def informed(self) -> bool:
+        """Whether anything tells good replies from bad ones: a reward that is the same everywhere does not."""
+        return self.scorers is not None or (self.reward is not None and self.std != 0)
+
     def score(self, replies: Replies) -> Tensor:
-        """Reward (batch): mean 0 over the assistant's replies, variance 1 at most."""
-        assert self.reward is not None
-        return (self.reward(replies) - self.mean) / self.scale
+        """Reward (batch): mean 0 over the assistant's replies, variance 1 at most; 0 without a reward model."""
+        if self.reward is None:
+            return torch.zeros(len(replies), device=replies.ids.device)
+        return self.learned * (self.reward(replies) - self.mean) / self.scale
 
 
 def open_base(recipe: Recipe, workspace: Workspace) -> LanguageModel | None:
@@ -63,6 +79,42 @@ def open_assistant(workspace: Workspace, base: LanguageModel | None) -> Language
     """The assistant: a network, or adapters of its own beside `base`."""
     sft = workspace.read("sft")
     return weights.load_language_model(sft) if base is None else adapter.beside(base, sft / "adapter")
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What says how good a reply is: the reward model with what it tells of its scores, and the recipe's [scoring]."""
+
+    model: ScalarModel | None
+    told: dict[str, Any]
+    learned: float
+    scorers: Callable[[Replies], Tensor] | None
+
+
+def open_worth(recipe: Recipe, workspace: Workspace, base: LanguageModel | None, asked: Asked) -> Worth:
+    """All that [scoring] names, the reward model alone where there is no such section. `asked`: the prompts whose
+    replies will be scored. Raises MissingArtifact where a reward model is wanted and none was trained."""
+    settings = recipe.scoring
+    learned = settings.learned if settings is not None else 1.0
+    model, told = open_reward(workspace, base) if learned else (None, {})
+    if settings is None or not (
+        opened := scorers.open(settings, memory=(workspace.parent or workspace).folder / scorers.GRADES)
+    ):
+        return Worth(model, told, learned, None)
+    tokenizer = tokenizers.load(workspace.read("sft"))
+    by_ids = {
+        tuple(ids): prompt
+        for prompts, every in ((asked.train, asked.train_ids), (asked.watched, asked.watched_ids))
+        for prompt, ids in zip(prompts, every, strict=True)
+    }
+
+    def others(replies: Replies) -> Tensor:
+        rows = [replies.apart(row) for row in range(len(replies))]
+        prompts, texts = [by_ids[prompt] for prompt, _ in rows], [tokenizer.decode(ids).strip() for _, ids in rows]
+        values = scorers.combined(opened, scorers.score_each(opened, prompts, texts))
+        return torch.tensor(values, dtype=torch.float32, device=replies.ids.device)
+
+    return Worth(model, told, learned, others)
 
 
 def open_reward(workspace: Workspace, base: LanguageModel | None) -> tuple[ScalarModel, dict[str, Any]]:
@@ -83,24 +135,33 @@ def open_reward(workspace: Workspace, base: LanguageModel | None) -> tuple[Scala
     return adapter.beside(ScalarModel(base.trunk, len(extra["labels"])), palate / "adapter"), extra
 
 
-def open_players(
-    workspace: Workspace, device: Device, base: LanguageModel | None, reward: ScalarModel | None, extra: dict[str, Any]
-) -> Players:
+def open_players(workspace: Workspace, device: Device, base: LanguageModel | None, worth: Worth | None) -> Players:
     """Policy, reference and what judges their replies, ready to work but for the policy, which its `Learner` puts on
-    the device. `base`, `reward` and `extra` are what the two above gave; a method without a reward model gives None."""
+    the device. `base` and `worth` are what `open_base` and `open_worth` gave; a method that asks nobody gives None."""
     policy, reference = open_assistant(workspace, base), open_assistant(workspace, base)
     tokenizer = tokenizers.load(workspace.read("sft"))
     freeze(reference, device)
-    if reward is None:
+    if worth is None:
         return Players(policy, reference, None, tokenizer.stops, tokenizer.pad)
-    freeze(reward, device)
-    mix, pooling = torch.tensor(extra["mix"]).to(device.torch), str(extra["pooling"])
+    reward, learned, values = worth.model, None, {}
+    if reward is not None:
+        freeze(reward, device)
+        mix, pooling = torch.tensor(worth.told["mix"]).to(device.torch), str(worth.told["pooling"])
 
-    def learned(replies: Replies) -> Tensor:
-        return reply_scores(reward, replies, pooling=pooling) @ mix
+        def learned(replies: Replies) -> Tensor:
+            return reply_scores(reward, replies, pooling=pooling) @ mix
 
-    mean, std = float(extra["mean"]), float(extra["std"])
-    return Players(policy, reference, learned, tokenizer.stops, tokenizer.pad, mean=mean, std=std)
+        values = {"mean": float(worth.told["mean"]), "std": float(worth.told["std"])}
+    return Players(
+        policy,
+        reference,
+        learned,
+        tokenizer.stops,
+        tokenizer.pad,
+        **values,
+        learned=worth.learned,
+        scorers=worth.scorers,
+    )
 
 
 def freeze(model: LanguageModel | ScalarModel, device: Device) -> None:
@@ -109,9 +170,9 @@ def freeze(model: LanguageModel | ScalarModel, device: Device) -> None:
     device.compile(device.put(model.requires_grad_(requires_grad=False)).eval())
 
 
-def check_gate(settings: Online, workspace: Workspace) -> None:
+def check_gate(recipe: Recipe, settings: Online, workspace: Workspace) -> None:
     """Refuse to optimise against a reward model that does not beat chance: its mistakes would be found."""
-    if not settings.gate:
+    if not settings.gate or (recipe.scoring is not None and not recipe.scoring.learned):
         return
     report = json.loads((workspace.read("reward") / "report.json").read_text(encoding="utf-8"))
     best = report["best_of_k"]

@@ -10,6 +10,7 @@ from palate.errors import BadInput
 from palate.recipe import Aligning, Online
 from palate.records import Prompt, read_jsonl
 from palate.text import tokenizer as tokenizers
+from palate.weights.families import context_of
 from palate.workspace import Workspace
 
 WATCHED = 128
@@ -26,10 +27,10 @@ class Asked:
     watched_ids: Sequence[Sequence[int]]
 
 
-def read(workspace: Workspace, settings: Aligning, *, context: int) -> Asked:
+def read(workspace: Workspace, settings: Aligning) -> Asked:
     """The prompts that leave room for an answer. Raises BadInput where a round wants more."""
-    path, room = workspace.read("demonstrations") / "prompts.jsonl", context - settings.max_new_tokens
-    tokenizer = tokenizers.load(workspace.read("sft"))
+    path, source = workspace.read("demonstrations") / "prompts.jsonl", workspace.read("sft")
+    tokenizer, room = tokenizers.load(source), context_of(source) - settings.max_new_tokens
     every = list(read_jsonl(path, Prompt))
     train, ids, too_long = prompt_batches.encode([p for p in every if p.split == "train"], tokenizer, room=room)
     dev = sorted((p for p in every if p.split == "dev"), key=lambda p: p.id)  # ids are hashes: a mix of all skills

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from palate import metrics
+from palate import metrics, ranks
 from palate.align.players import Players
 from palate.batches.replies import Replies, lay_out
 from palate.device import Device, seeds
@@ -136,8 +136,10 @@ def roll_out(
     logp = in_pieces(replies, at_once, policy_logp, like=mask)
     ref_logp = in_pieces(replies, at_once, reference_logp, like=mask)
     score = in_pieces(replies, at_once, players.score, like=mask[:, 0])
+    if players.scorers is not None:
+        score = score + add_up(players.scorers(replies) if ranks.leads() else torch.zeros_like(score))
     # In standard deviations of the score: a fixed number would be the only reward that a flat reward model leaves.
-    score = score - settings.missing_eos_penalty * players.std / players.scale * (~ended)
+    score = score - settings.missing_eos_penalty * players.unit * (~ended)
     entropy = total(entropy)[0] / float(mask.sum())
     if (nats := float(reply_kl(logp, ref_logp, mask).sum())) < -LEAST_KL:
         metrics.say(f"      round {seed[-1]}: {_impossible(nats, len(replies))}")

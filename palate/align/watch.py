@@ -62,9 +62,12 @@ class Watch:
             {"prompt_id": prompt.id, "text": self.tokenizer.decode(reply.ids).strip(), "token_ids": reply.ids, "kl": kl}
             for prompt, reply, kl in zip(self.asked.watched, replies, (logp - ref_logp).tolist(), strict=True)
         ]
-        if self.players.reward is not None:
-            for line, score in zip(told, self.players.score(laid).tolist(), strict=True):
-                line["score"] = score
+        if self.players.informed:
+            score = self.players.score(laid)
+            if self.players.scorers is not None:
+                score = score + self.players.scorers(laid)
+            for line, value in zip(told, score.tolist(), strict=True):
+                line["score"] = value
         for line in told:
             self.views.log(round_, **line)
         shown, unit = min(3, len(replies) - 1), "round" if isinstance(self.settings, Online) else "step"

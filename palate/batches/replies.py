@@ -40,6 +40,12 @@ class Replies:
         """Some of the rows."""
         return Replies(self.ids[numbers], self.segments[numbers], self.mask[numbers])
 
+    def apart(self, row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of a row's prompt, and those of its reply."""
+        ids = self.ids[row, : int(self.segments[row].sum())].tolist()
+        start = int(self.mask[row].argmax()) + 1  # the first token of the reply; mask counts what is predicted
+        return tuple(ids[:start]), tuple(ids[start:])
+
     def by_length(self, numbers: Tensor, rows: int) -> list[Tensor]:
         """`numbers` of rows, shortest first, in pieces of at most `rows`, each as wide as its own longest."""
         if len(numbers) == 0:

@@ -1,7 +1,10 @@
 """Foreign files of demonstrations and rankings -> canonical records. The format is told by the keys of the first line.
 
     demonstrations   messages; conversations (from/value); Alpaca (instruction, input, output);
-                     Dolly (instruction, context, response, category); prompt/completion
+                     Dolly (instruction, context, response, category); prompt/completion;
+                     GSM8K (question, answer)
+    prompts          prompt, messages, instruction or question, with the right answer beside it (answer) where one is
+                     known
     comparisons      HH-RLHF (chosen, rejected transcripts); TRL preference (prompt, chosen, rejected);
                      Open-Assistant message trees (replies with rank); K-way (prompt, responses, ranks): our own
 
@@ -138,7 +141,7 @@ def read_demonstrations(path: Path) -> Iterator[Demonstration]:
                 family=family_of(messages),
                 skill=str(row.get("category") or row.get("skill") or ""),
                 source=path.name,
-                extra={k: v for k, v in row.items() if k not in used},
+                extra={k: v for k, v in row.items() if k not in used} | _right(row),
             )
         except ValueError as error:
             raise BadInput(f"not a demonstration: {str(error).rstrip('.')}.", f"{path}:{number}", _MEND) from None
@@ -164,7 +167,18 @@ def _conversation(row: Row) -> tuple[Conversation, set[str]]:
             return _pair(row["prompt"], _text(row, "completion")), {"prompt", "completion"}
         before, after = (_turns(row[key], "role", "content") for key in ("prompt", "completion"))
         return before + after, {"prompt", "completion"}
+    if "question" in row and "answer" in row:
+        return _pair(_text(row, "question"), _text(row, "answer")), {"question", "answer"}
     raise ValueError(f"keys {', '.join(sorted(row))}")
+
+
+def _right(row: Row) -> dict[str, Any]:
+    """{"answer": the right answer} of a row that has one. Beside a question it may be a whole solution, at whose end it
+    follows "####" (GSM8K; Cobbe et al. 2021)."""
+    answer = row.get("answer")
+    if answer is None:
+        return {}
+    return {"answer": answer.rpartition("####")[2].strip() if "question" in row and isinstance(answer, str) else answer}
 
 
 def _text(row: Row, key: str) -> str:
@@ -195,25 +209,24 @@ def _pair(question: str, answer: str) -> Conversation:
 
 
 def read_prompts(path: Path) -> Iterator[Prompt]:
-    """The prompts of a file: {"prompt": text or messages}, {"messages": ...} or {"instruction": ...}; an assistant's
-    last turn is left off."""
+    """The prompts of a file, each with its prompt (text or messages), messages, instruction or question; an assistant's
+    last turn is left off. All other keys are in `extra`; "answer" is the right answer."""
     for number, row in rows(path):
         try:
-            if isinstance(row.get("prompt"), str):
-                messages: Conversation = (Message(role="user", content=row["prompt"]),)
-            elif "prompt" in row:
-                messages = _turns(row["prompt"], "role", "content")
-            elif "messages" in row:
-                messages = _turns(row["messages"], "role", "content")
+            key = next((k for k in ("prompt", "messages", "question") if k in row), "instruction")
+            if key == "messages" or (key == "prompt" and not isinstance(row[key], str)):
+                messages = _turns(row[key], "role", "content")
             else:
-                messages = (Message(role="user", content=_text(row, "instruction")),)
+                messages = (Message(role="user", content=_text(row, key)),)
             if messages[-1].role == "assistant":
                 messages = messages[:-1]
-            yield make_prompt(messages, path.name, skill=str(row.get("category") or row.get("skill") or ""))
+            skill = str(row.get("category") or row.get("skill") or "")
+            extra = {k: v for k, v in row.items() if k not in (key, "category", "skill")} | _right(row)
+            yield make_prompt(messages, path.name, skill=skill, extra=extra)
         except ValueError as error:
             told = str(error).rstrip(".")
             raise BadInput(
-                f"not a prompt: {told}.", f"{path}:{number}", "Expected a prompt, messages or instruction."
+                f"not a prompt: {told}.", f"{path}:{number}", "Expected a prompt, messages, instruction or question."
             ) from None
 
 

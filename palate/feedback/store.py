@@ -178,9 +178,9 @@ class Store:
             if (include_superseded or (j.id not in gone and j.ranks)) and simulated in (None, j.simulated)
         ]
 
-    def count_judgements(self, campaign: str) -> int:
+    def count_judgements(self, campaign: str, *, simulated: bool | None = None) -> int:
         """How many judgements count: those that nothing supersedes."""
-        return len(self.judgements(campaign))
+        return len(self.judgements(campaign, simulated=simulated))
 
     def revision(self) -> int:
         """A number that grows with every record stored."""

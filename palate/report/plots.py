@@ -113,8 +113,10 @@ def changes(by_model: Mapping[str, Mapping[str, dict[str, Any]]], criteria: Sequ
 def over_optimisation(paths: Mapping[str, Sequence[dict[str, Any]]]) -> Markup:
     """Learned reward, and gold where it is known, over the KL to SFT, one line per method: they part where a policy
     exploits the reward model. Points are in the order of training; square-root KL as in Gao et al. 2023."""
-    kinds = [kind for kind in ("learned", "gold") if all(kind in point for path in paths.values() for point in path)]
-    titles = {"learned": "learned reward", "gold": "gold"}
+    every = [point for path in paths.values() for point in path]
+    learned = "learned" if all("learned" in point for point in every) else "score"
+    kinds = [kind for kind in (learned, "gold") if all(kind in point for point in every)]
+    titles = {"learned": "learned reward", "score": "score", "gold": "gold"}
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.6 * max(1, len(kinds)), 2.8))
         for column, kind in enumerate(kinds, start=1):

@@ -28,6 +28,8 @@ class Stage:
     summary: str
     reads_too: tuple[str, ...] = ()
     """Artifacts it opens where the recipe makes them."""
+    scored: bool = False
+    """Whether what [scoring] names says there how good a reply is."""
     outside: bool = False
     """Whether the module has an `outside` function."""
     shared: bool = False
@@ -121,6 +123,7 @@ STAGES = (
         reads_too=("reward",),
         writes="ppo",
         module="palate.stages.ppo",
+        scored=True,
         sections=("ppo", "lora", "hardware"),
         summary="assistant + reward model + prompts -> policy (proximal policy optimization)",
         shared=True,
@@ -140,6 +143,7 @@ STAGES = (
         reads_too=("reward",),
         writes="grpo",
         module="palate.stages.grpo",
+        scored=True,
         sections=("grpo", "lora", "hardware"),
         summary="assistant + reward model + prompts -> policy, without a critic (group relative policy optimization)",
         shared=True,
@@ -150,6 +154,7 @@ STAGES = (
         reads_too=("reward",),
         writes="rejection",
         module="palate.stages.rejection",
+        scored=True,
         sections=("rejection", "lora", "hardware"),
         summary="assistant + reward model + prompts -> policy, from the best of K answers (rejection sampling)",
         shared=True,
@@ -160,6 +165,7 @@ STAGES = (
         reads_too=("corpus", "tokens", "sft", "samples", "rankings", "reward", *POLICIES),
         writes="report",
         module="palate.stages.evaluate",
+        scored=True,
         sections=("evaluate", "controls", "kitchen", "hardware"),
         summary="all models and controls -> report.html and report.json",
     ),

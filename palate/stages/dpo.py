@@ -44,8 +44,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     device = open_device(recipe.hardware)
     source = workspace.read("sft")
     train_groups, dev_groups, too_long = rankings.read(workspace, tokenizers.load(source), room=context_of(source))
-    models = players.open_players(workspace, device, players.open_base(recipe, workspace), None, {})
-    asked = prompts.read(workspace, settings, context=models.policy.shape.context)
+    models = players.open_players(workspace, device, players.open_base(recipe, workspace), None)
+    asked = prompts.read(workspace, settings)
     policy = Learner.make("adamw", models.policy, device, weight_decay=0.0)
     with workspace.publish() as folder:
         session = begin(folder, recipe, workspace, settings, device, models, asked, {"policy": policy})

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from palate import metrics
+from palate import metrics, scorers
 from palate.batches import prompts as prompt_batches
 from palate.batches.rankings import Group, groups
 from palate.batches.shards import Shard
@@ -65,7 +65,9 @@ class Bench:
     pooling: str
     mix: tuple[float, ...]
     judge: Judge | None
-    """Gold where the world is known; None where only the learned reward can judge."""
+    """Gold where the world is known."""
+    scorers: tuple[scorers.Weighted, ...]
+    """Without gold what the policies were told to follow is all there is: [scoring], or the reward model alone."""
     dev: tuple[Prompt, ...]
     test: tuple[Prompt, ...]
     too_long: int
@@ -116,12 +118,19 @@ class Bench:
         chosen = self._best(prompts, replies) if best_of > 1 else [reply for (reply,) in replies]
         texts = [self._text(reply, plain=plain) for reply in chosen]
         ids = tuple(reply.ids for reply in chosen)
-        if self.judge is not None:
-            scores = [self.judge(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
-        else:
-            scores = [{"overall": value} for value in self.learned(prompts, ids)]
+        scores = self._scores(prompts, texts, ids)
         ended = sum(reply.ended for reply in chosen) / len(chosen)
         return Answers(name, temperature, tuple(prompts), ids, tuple(texts), tuple(scores), ended)
+
+    def _scores(
+        self, prompts: Sequence[Prompt], texts: Sequence[str], ids: Sequence[Sequence[int]]
+    ) -> list[dict[str, float]]:
+        if self.judge is not None:
+            return [self.judge(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+        if not self.scorers:
+            return [{"overall": value} for value in self.learned(prompts, ids)]
+        each = scorers.score_each(self.scorers, prompts, texts)
+        return [{"overall": value} for value in scorers.combined(self.scorers, each)]
 
     def _text(self, reply: Reply, *, plain: bool) -> str:
         text = self.tokenizer.decode(reply.ids)
@@ -199,6 +208,15 @@ def _bench(recipe: Recipe, workspace: Workspace, device: Device) -> Bench:
     judge = None
     if recipe.kitchen is not None and all(kitchen_prompt(p) for p in kept):
         judge = Gold(knowledge.build(recipe.kitchen.seed, recipe.kitchen.dishes)).scores
+    opened: list[scorers.Weighted] = []
+    if judge is None and recipe.scoring is not None:
+        opened = scorers.open(recipe.scoring, memory=workspace.folder / scorers.GRADES)
+    if judge is None and not opened and reward is None:
+        raise BadInput(
+            "nothing can say how good an answer is: there is no reward model and no [scoring].",
+            "the recipe",
+            "Train a reward model, or name a scorer.",
+        )
     return Bench(
         settings=settings,
         tokenizer=tokenizer,
@@ -207,6 +225,7 @@ def _bench(recipe: Recipe, workspace: Workspace, device: Device) -> Bench:
         pooling=pooling,
         mix=mix,
         judge=judge,
+        scorers=tuple(opened),
         dev=splits["dev"][: settings.dev_prompts],
         test=splits["test"][: settings.test_prompts],
         too_long=sum(prompt.split != "train" for prompt in too_long),
@@ -277,8 +296,9 @@ def _header(recipe: Recipe, workspace: Workspace, bench: Bench) -> dict[str, Any
     return {
         "name": recipe.name,
         "seed": recipe.seed,
-        "judged_by": "gold" if bench.judge is not None else "learned reward",
+        "judged_by": "gold" if bench.judge is not None else "scorers" if bench.scorers else "learned reward",
         "simulated_people": bool(recipe.rank and "kitchen" in recipe.rank.by),
+        "ranked_by_scorers": bool(recipe.rank and "scorers" in recipe.rank.by),
         "n": {"dev_prompts": len(bench.dev), "test_prompts": len(bench.test), "too_long": bench.too_long},
         "temperatures": list(bench.settings.temperatures),
         "K": bench.settings.best_of,
@@ -470,6 +490,8 @@ def _point(bench: Bench, by_id: dict[str, Prompt], round_: int, lines: Sequence[
     point: dict[str, Any] = {"round": round_, "kl": round(sum(line["kl"] for line in lines) / len(lines), 4)}
     if bench.reward is not None:
         point["learned"] = bootstrap(bench.learned(prompts, [line["token_ids"] for line in lines])).to_json()
+    if all("score" in line for line in lines):
+        point["score"] = bootstrap([line["score"] for line in lines]).to_json()
     if bench.judge is not None:
         gold = [bench.judge(prompt, line["text"])["overall"] for prompt, line in zip(prompts, lines, strict=True)]
         point["gold"] = bootstrap(gold).to_json()

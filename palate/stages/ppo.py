@@ -24,6 +24,7 @@ from palate import ranks
 from palate.align import players, prompts
 from palate.align import rollout as rollouts
 from palate.align.players import Players
+from palate.align.prompts import Asked
 from palate.align.rollout import in_pieces, rows_at_once
 from palate.align.session import Session, begin
 from palate.batches.order import step_items
@@ -32,7 +33,7 @@ from palate.device import Device, generator, open_device
 from palate.generate.replies import reply_logp, reply_values
 from palate.metrics import Progress
 from palate.nn import lora
-from palate.nn.transformer import ScalarModel
+from palate.nn.transformer import LanguageModel, ScalarModel
 from palate.objectives.advantage import generalised_advantages, shaped_rewards
 from palate.objectives.masked import whiten
 from palate.objectives.policy import approximate_kl, clip_fraction, explained_variance, policy_loss, value_loss
@@ -66,37 +67,37 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     settings = recipe.ppo
     assert settings is not None
     device = open_device(recipe.hardware)
-    players.check_gate(settings, workspace)
-    models = open_models(recipe, workspace, device)
-    asked = prompts.read(workspace, settings, context=models.policy.shape.context)
+    players.check_gate(recipe, settings, workspace)
+    asked = prompts.read(workspace, settings)
+    models = open_models(recipe, workspace, device, asked)
     policy = Learner.make("adamw", models.policy, device, weight_decay=0.0)
     critic = Learner.make("adamw", models.critic, device, weight_decay=0.0)
     with workspace.publish() as folder:
         learners = {"policy": policy, "critic": critic}
         session = begin(folder, recipe, workspace, settings, device, models, asked, learners)
-        if models.std != 0:
+        if models.informed:
             told = train(policy, critic, models, asked.train_ids, settings, device, session)
         else:
             told = players.nothing_to_follow()
         players.publish(folder, policy, recipe, workspace, told)
 
 
-def critic_from(reward: ScalarModel) -> ScalarModel:
-    """A critic whose trunk is the reward model's, which knows good from bad (Ouyang et al. 2022, appendix C.4). Its
-    head is 0 (Ziegler et al. 2019), the mean of the score: the reward model's own head reads whole replies, not
-    states."""
-    trunk = lora.twin(reward.trunk) if lora.adapted(reward) else weights.trunk_copy(reward.trunk)
+def critic_from(model: LanguageModel | ScalarModel) -> ScalarModel:
+    """A critic whose trunk is the reward model's, which knows good from bad (Ouyang et al. 2022, appendix C.4); without
+    one the assistant's. Its head is 0 (Ziegler et al. 2019), the mean of the score: the reward model's own head reads
+    whole replies, not states."""
+    trunk = lora.twin(model.trunk) if lora.adapted(model) else weights.trunk_copy(model.trunk)
     critic = ScalarModel(trunk, 1)
     torch.nn.init.zeros_(critic.score.weight)
     return critic
 
 
-def open_models(recipe: Recipe, workspace: Workspace, device: Device) -> Models:
+def open_models(recipe: Recipe, workspace: Workspace, device: Device, asked: Asked) -> Models:
     """The players and the critic."""
     base = players.open_base(recipe, workspace)
-    reward, extra = players.open_reward(workspace, base)
-    critic = critic_from(reward)
-    opened = players.open_players(workspace, device, base, reward, extra)
+    worth = players.open_worth(recipe, workspace, base, asked)
+    critic = critic_from(worth.model or players.open_assistant(workspace, base))
+    opened = players.open_players(workspace, device, base, worth)
     return Models(**{f.name: getattr(opened, f.name) for f in dataclasses.fields(Players)}, critic=critic)
 
 

@@ -1,4 +1,4 @@
-"""People, files or the simulated panel order the answers -> a snapshot of their judgements.
+"""People, files, scorers or the simulated panel order the answers -> a snapshot of their judgements.
 
 Whoever ranks, the judgements go into the feedback store and come back from it; the artifact holds what was used.
 """
@@ -9,29 +9,34 @@ import dataclasses
 import json
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from palate import metrics
+from palate import metrics, scorers
 from palate.errors import BadInput
 from palate.feedback import formats, split, statistics
 from palate.feedback.store import Store, open_store
 from palate.kitchen import knowledge, panel
-from palate.recipe import Rank, Recipe
-from palate.records import Judgement, Prompt, Response, read_jsonl, write_jsonl
+from palate.recipe import Rank, Recipe, Scoring
+from palate.records import Judgement, Prompt, Response, read_jsonl, stable_id, write_jsonl
 from palate.workspace import Workspace
 
 POLL_SECONDS = 2.0
+ASKED = ("kitchen", "people", "scorers")
+"""Who ranks this run's own answers; every other name is a file."""
 
 
 def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The files it reads; and for people, how many judgements this run has or waits for."""
+    """The files it reads; what scorers go by; and for people, how many judgements this run has or waits for."""
     settings = recipe.rank
     assert settings is not None
-    told = {name: formats.fingerprint(Path(name)) for name in settings.by if name not in ("kitchen", "people")}
+    told = {name: formats.fingerprint(Path(name)) for name in settings.by if name not in ASKED}
+    if "scorers" in settings.by:
+        assert recipe.scoring is not None
+        told |= scorers.fingerprint(recipe.scoring)
     if settings.until is not None and "people" in settings.by:
         with open_store(store_url(recipe, workspace)) as store:
-            told["people"] = str(max(settings.until, store.count_judgements(campaign(workspace))))
+            told["people"] = str(max(settings.until, store.count_judgements(campaign(workspace), simulated=False)))
     return told
 
 
@@ -56,18 +61,24 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     samples = workspace.read("samples")
     prompts = list(read_jsonl(samples / "prompts.jsonl", Prompt))
     responses = list(read_jsonl(samples / "responses.jsonl", Response))
-    files = [Path(name) for name in settings.by if name not in ("kitchen", "people")]
+    files = [Path(name) for name in settings.by if name not in ASKED]
     name = campaign(workspace)
     with workspace.publish() as folder, open_store(store_url(recipe, workspace)) as store:
         judgements: list[Judgement] = []
-        if "kitchen" in settings.by or "people" in settings.by:
+        if set(settings.by) & set(ASKED):
             store.add_prompts(prompts, name)
             store.add_responses(responses, name)
             if "kitchen" in settings.by:
                 store.add_judgements(_panel(recipe, settings, prompts, responses), name)
+            if "scorers" in settings.by:
+                assert recipe.scoring is not None
+                before = {j.prompt_id: j for j in store.judgements(name) if j.source == SCORED}
+                memory = (workspace.parent or workspace).folder / scorers.GRADES
+                store.add_judgements(_by_scorers(recipe.scoring, prompts, responses, before, memory), name)
             if settings.until is not None and "people" in settings.by:
                 _wait_for_people(store, name, settings.until, workspace)
-            judgements += store.judgements(name)
+            # Scorers that are no longer asked are still in the store.
+            judgements += [j for j in store.judgements(name) if j.source != SCORED or "scorers" in settings.by]
         else:
             prompts, responses = [], []
         if files:
@@ -79,14 +90,17 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         if not fresh:
             raise BadInput("there is no judgement.", ", ".join(settings.by), "Rank some answers: `palate rank RUN`.")
         report = {"campaign": name, "placebo": settings.shuffled, **statistics.summary(judgements, responses)}
-        if (before := workspace.before("rankings")) is not None:
-            prompts, responses, judgements = _with_earlier(before.read("rankings"), prompts, responses, judgements)
+        if (round_before := workspace.before("rankings")) is not None:
+            earlier = round_before.read("rankings")
+            prompts, responses, judgements = _with_earlier(earlier, prompts, responses, judgements)
         report["earlier_judgements"] = len(judgements) - fresh
         if settings.shuffled:
             judgements = _shuffled(judgements, recipe.seed)
         write_jsonl(folder / "prompts.jsonl", prompts)
         write_jsonl(folder / "responses.jsonl", responses)
         write_jsonl(folder / "judgements.jsonl", judgements)
+        if recipe.scoring is not None and "scorers" in settings.by:
+            report["scorers"] = scorers.fingerprint(recipe.scoring)
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
@@ -118,10 +132,77 @@ def _panel(recipe: Recipe, settings: Rank, prompts: Sequence[Prompt], responses:
     )
 
 
+SCORED = "scorers"
+"""`source` of the judgements that no person gave."""
+BATCH_PROMPTS = 16
+"""Whose answers a scorer is given at once: a judge's take minutes, and the person who waits sees how far it is."""
+
+
+def _by_scorers(
+    settings: Scoring,
+    prompts: Sequence[Prompt],
+    responses: Iterable[Response],
+    before: Mapping[str, Judgement],
+    memory: Path,
+) -> list[Judgement]:
+    """One judgement per prompt by the weighted sum of the scorers, marked simulated; where it is not what they said
+    `before`, it supersedes that."""
+    by_prompt: dict[str, list[Response]] = {}
+    for response in responses:
+        by_prompt.setdefault(response.prompt_id, []).append(response)
+    opened = scorers.open(settings, memory=memory)
+    annotator = " + ".join(one.name for one in opened)
+    asked = [prompt for prompt in prompts if prompt.id in by_prompt]
+    found: list[Judgement] = []
+    with metrics.Progress("scored", len(asked), unit="prompts") as progress:
+        for start in range(0, len(asked), BATCH_PROMPTS):
+            part = asked[start : start + BATCH_PROMPTS]
+            whose = [prompt for prompt in part for _ in by_prompt[prompt.id]]
+            answers = [answer for prompt in part for answer in by_prompt[prompt.id]]
+            each = scorers.score_each(opened, whose, [answer.text for answer in answers])
+            worth = dict(zip([answer.id for answer in answers], scorers.combined(opened, each), strict=True))
+            scores = {answer.id: {name: each[name][row] for name in each} for row, answer in enumerate(answers)}
+            for prompt in part:
+                ids = [answer.id for answer in by_prompt[prompt.id]]
+                told = {id_: scores[id_] for id_ in ids}
+                ranks = _ranks({id_: worth[id_] for id_ in ids})
+                found.append(_scored(prompt, ranks, told, annotator, before.get(prompt.id)))
+            progress.advance(len(part))
+    return found
+
+
+def _ranks(worth: Mapping[str, float]) -> dict[str, int]:
+    """Competition ranks (1, 1, 3, ...). Sums that differ by rounding alone are a tie."""
+    rounded = {answer: round(value, 9) for answer, value in worth.items()}
+    return {answer: 1 + sum(other > value for other in rounded.values()) for answer, value in rounded.items()}
+
+
+def _scored(
+    prompt: Prompt,
+    ranks: dict[str, int],
+    scores: dict[str, dict[str, float]],
+    annotator: str,
+    before: Judgement | None,
+) -> Judgement:
+    """scores: answer -> scorer -> what it gave, which is kept beside the ranks."""
+    if before is not None and (before.annotator, before.ranks, before.extra) == (annotator, ranks, {"scores": scores}):
+        return before
+    return Judgement(
+        id=stable_id("judgement", annotator, prompt.id, json.dumps([ranks, scores]), before.id if before else ""),
+        prompt_id=prompt.id,
+        annotator=annotator,
+        ranks=ranks,
+        simulated=True,
+        supersedes=before.id if before else None,
+        source=SCORED,
+        extra={"scores": scores},
+    )
+
+
 def _wait_for_people(store: Store, name: str, wanted: int, workspace: Workspace) -> None:
     """Until `wanted` judgements are in the store. Ctrl-C loses nothing: they stay there."""
     spoken = -1
-    while (count := store.count_judgements(name)) < wanted:
+    while (count := store.count_judgements(name, simulated=False)) < wanted:
         if count != spoken:
             metrics.say(f"      {count} of {wanted} judgements; rank with `palate rank {workspace.folder}` elsewhere")
             spoken = count

@@ -41,15 +41,14 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     settings = recipe.rejection
     assert settings is not None
     device = open_device(recipe.hardware)
-    players.check_gate(settings, workspace)
+    players.check_gate(recipe, settings, workspace)
+    asked = prompts.read(workspace, settings)
     base = players.open_base(recipe, workspace)
-    reward, extra = players.open_reward(workspace, base)
-    models = players.open_players(workspace, device, base, reward, extra)
-    asked = prompts.read(workspace, settings, context=models.policy.shape.context)
+    models = players.open_players(workspace, device, base, players.open_worth(recipe, workspace, base, asked))
     policy = Learner.make("adamw", models.policy, device, weight_decay=0.0)
     with workspace.publish() as folder:
         session = begin(folder, recipe, workspace, settings, device, models, asked, {"policy": policy})
-        if models.std != 0:
+        if models.informed:
             told = train(policy, models, asked.train_ids, settings, device, session)
         else:
             told = players.nothing_to_follow()

@@ -53,7 +53,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         return short or _count(dropped, f"{kind} too long")
 
     with workspace.publish() as folder:
-        demonstrations, prompts = _read(recipe, settings)
+        demonstrations, prompts = _read(recipe, settings, dropped)
         kept = [d for d in demonstrations if fits(d.messages, 0, "demonstration")]
         # A prompt needs room for an answer: a quarter of the context at least.
         asked = [p for p in prompts if fits(p.messages, context // 4, "prompt")]
@@ -65,6 +65,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             "prompts": dict(Counter(p.split for p in asked)),
             "skills": dict(Counter(d.skill for d in kept).most_common(20)),
             "simulated": sum(d.simulated for d in kept),
+            "with_answer": sum("answer" in p.extra for p in asked),
             "dropped": dict(dropped),
         }
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -95,7 +96,7 @@ def _refuse_empty(
             )
 
 
-def _read(recipe: Recipe, settings: Write) -> tuple[list[Demonstration], list[Prompt]]:
+def _read(recipe: Recipe, settings: Write, dropped: Counter[str]) -> tuple[list[Demonstration], list[Prompt]]:
     demonstrations: list[Demonstration] = []
     prompts: list[Prompt] = []
     files = [Path(name) for name in settings.demonstrations if name != "kitchen"]
@@ -115,13 +116,9 @@ def _read(recipe: Recipe, settings: Write) -> tuple[list[Demonstration], list[Pr
             prompts += asked
     from_files = _distinct(d for path in files for d in formats.read_demonstrations(path))
     prompt_files = [Path(name) for name in settings.prompts if name != "kitchen"]
-    others = _distinct(p for path in prompt_files for p in formats.read_prompts(path))
+    others = _asked_once((p for path in prompt_files for p in formats.read_prompts(path)), dropped)
     if not settings.prompts:
-        others = _distinct(
-            formats.make_prompt(d.messages[:1], d.source, skill=d.skill)
-            for d in from_files
-            if d.messages[0].role == "user"
-        )
+        others = _asked_once((_first_turn(d) for d in from_files if d.messages[0].role == "user"), dropped)
     if from_files or others:
         placed = split.assign(
             (p.family for p in others), dev=settings.dev_prompts, test=settings.test_prompts, seed=recipe.seed
@@ -146,3 +143,28 @@ def _cut(prompts: Sequence[Prompt], most: int | None) -> list[Prompt]:
 
 def _distinct(records: Iterable[T]) -> list[T]:
     return list({record.id: record for record in records}.values())
+
+
+def _first_turn(demonstration: Demonstration) -> Prompt:
+    """The prompt a demonstration begins with, and what its line says beside it: of a conversation of several turns that
+    may be about the last one, an answer above all."""
+    told = demonstration.extra if len(demonstration.messages) == 2 else {}
+    return formats.make_prompt(demonstration.messages[:1], demonstration.source, skill=demonstration.skill, extra=told)
+
+
+def _asked_once(prompts: Iterable[Prompt], dropped: Counter[str]) -> list[Prompt]:
+    """Every prompt once. Where its lines give different answers none is called the right one, and that is counted."""
+    found: dict[str, Prompt] = {}
+    at_odds: set[str] = set()
+    for prompt in prompts:
+        before = found.setdefault(prompt.id, prompt)
+        if "answer" not in before.extra:
+            found[prompt.id] = prompt
+        elif prompt.extra.get("answer", before.extra["answer"]) != before.extra["answer"]:
+            at_odds.add(prompt.id)
+    if at_odds:
+        dropped["answer: another line of its prompt has another"] += len(at_odds)
+    for id_ in at_odds:
+        extra = {name: value for name, value in found[id_].extra.items() if name != "answer"}
+        found[id_] = dataclasses.replace(found[id_], extra=extra)
+    return list(found.values())

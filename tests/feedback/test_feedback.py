@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -105,3 +107,48 @@ def test_real_files() -> None:
         comparisons = list(formats.read_comparisons(path))
         assert len(comparisons) > 2_000
         assert all(c.prompt.messages[-1].role == "user" for c in comparisons)
+
+
+def lines(tmp_path: Path, *rows: object) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_a_question_with_its_solution_is_a_demonstration_and_a_prompt_with_its_answer(tmp_path: Path) -> None:
+    solution = "Half of 48 is <<48/2=24>>24.\n#### 1,024 "
+    path = lines(
+        tmp_path, {"question": "How many?", "answer": solution, "level": 3}, {"question": "Who?", "answer": "Ada"}
+    )
+    first, second = formats.read_demonstrations(path)
+    assert first.messages == conversation("How many?", solution)
+    assert first.extra == {"level": 3, "answer": "1,024"} and second.extra == {"answer": "Ada"}
+    asked, other = formats.read_prompts(path)
+    assert asked.messages == conversation("How many?") and asked.family == first.family
+    assert (asked.extra, other.extra) == (first.extra, second.extra)
+
+
+def test_a_prompt_keeps_the_right_answer_and_whatever_else_stands_beside_it(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "1 + 1?"}]
+    found = list(formats.read_prompts(lines(
+        tmp_path, {"prompt": "1 + 1?", "answer": "2", "category": "sums"}, {"prompt": turns, "answer": 2},
+        {"messages": [*turns, {"role": "assistant", "content": "3"}], "answer": "so\n#### 2", "level": 1},
+        {"instruction": "Add.", "input": "1 1"}, {"prompt": "1 + 1?", "answer": None},
+    )))  # fmt: skip
+    assert [p.extra for p in found] == [
+        {"answer": "2"}, {"answer": 2}, {"answer": "so\n#### 2", "level": 1}, {"input": "1 1"}, {"answer": None}
+    ]  # fmt: skip
+    assert [p.messages for p in found[:3]] == [conversation("1 + 1?")] * 3 and found[0].skill == "sums"
+    for wrong in ({"question": 5, "answer": "2"}, {"question": None}, {"answer": "2"}, {"prompt": None}):
+        with pytest.raises(BadInput, match=r"rows\.jsonl:1.*not a prompt"):
+            list(formats.read_prompts(lines(tmp_path, wrong)))
+
+
+def test_judgements_are_counted_by_whether_people_gave_them(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+        store.add_prompts([PROMPT], "one")
+        store.add_responses(RESPONSES, "one")
+        theirs = judgement("1", "x", a=1, b=2)
+        store.add_judgements([theirs, dataclasses.replace(theirs, id="2", simulated=True)], "one")
+        counts = [store.count_judgements("one", simulated=s) for s in (None, True, False)]
+    assert counts == [2, 1, 1]

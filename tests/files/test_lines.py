@@ -77,12 +77,15 @@ DEMONSTRATIONS: list[dict[str, Any]] = [
     {"instruction": "say", "context": "it", "response": "it.", "category": "qa"},
     {"prompt": "one", "completion": "two"},
     {"prompt": TURNS[:1], "completion": TURNS[1:], "more": {"deep": [1, 2.5, None]}},
+    {"question": "1 + 1?", "answer": "It is 1 + 1 = 2.\n#### 2"},
 ]
 PROMPTS: list[dict[str, Any]] = [
     {"prompt": "one?"},
     {"prompt": TURNS[:1]},
     {"messages": TURNS},
     {"instruction": "do", "category": "c"},
+    {"question": "1 + 1?", "answer": "2"},
+    {"prompt": "2 + 2?", "answer": 4, "level": ["easy"]},
 ]
 COMPARISONS: list[dict[str, Any]] = [
     {"prompt": "p1", "responses": ["a", "b", "c"], "ranks": [2, 1, 2], "annotator": "x"},
@@ -222,7 +225,7 @@ def test_mark_carriage_returns_and_empty_lines_are_no_damage(tmp_path: Path) -> 
     plain.write_bytes(lines(rows))
     windows.write_bytes(b"\xef\xbb\xbf" + lines(rows).replace(b"\n", b"\r\n\r\n"))
     one, two = (list(formats.read_demonstrations(path)) for path in (plain, windows))
-    assert [d.messages for d in one] == [d.messages for d in two] and len(one) == 6
+    assert [d.messages for d in one] == [d.messages for d in two] and len(one) == 7
     array = tmp_path / "c.json"
     array.write_bytes(b"\xef\xbb\xbf \r\n" + json.dumps(rows, indent=1).encode())
     assert [d.messages for d in formats.read_demonstrations(array)] == [d.messages for d in one]

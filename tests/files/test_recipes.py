@@ -21,7 +21,13 @@ from palate import recipe as recipes
 from palate.errors import PalateError, RecipeError
 from palate.recipe import Recipe
 
-GOOD: dict[str, Any] = tomllib.loads(recipes.dump(recipes.parse(SMALL, "small")))
+SCORING = """
+[scoring]
+function = {name = "a.py:f", weight = -1.0}
+judge = {url = "http://127.0.0.1:1/v1", model = "m", key_variable = "K"}
+verifier = {kind = "text"}
+"""
+GOOD: dict[str, Any] = tomllib.loads(recipes.dump(recipes.parse(SMALL + SCORING, "small")))
 KEYS = [(name,) for name in GOOD] + [
     (name, key) for name, values in GOOD.items() if isinstance(values, dict) for key in values
 ]
@@ -30,7 +36,7 @@ NUMBERS = st.sampled_from(
     [0, -1, 1, 2**31, 2**63, 2**64, 10**30, -(10**30), 0.0, -0.5, 1e308, 5e-324, math.inf, math.nan]
 )
 TEXT = st.text(max_size=6) | st.sampled_from(
-    ["kitchen", "people", "a\x00b", "..", "/", "\x1b[31m", "x" * 3000, "\u202e"]
+    ["kitchen", "people", "scorers", "a\x00b", "..", "/", "\x1b[31m", "x" * 3000, "\u202e"]
 )
 TIMES = st.sampled_from([datetime.date(2024, 1, 1), datetime.time(1), datetime.datetime(2024, 1, 1)])
 VALUES = st.recursive(

@@ -48,6 +48,8 @@ def test_answers_are_shown_as_text_and_missing_parts_are_left_out() -> None:
     assert "<script" not in text and "&lt;script&gt;" in text
     assert "no policy yet" in text and "Nobody knows the truth" in text
     assert "3 more are longer" in text
+    told = "Programs ranked answers in this run"
+    assert told not in text and told in page.render(report | {"ranked_by_scorers": True}, story)
 
 
 def test_the_same_plot_gives_the_same_bytes() -> None:

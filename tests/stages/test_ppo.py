@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from tests_small import sealed_again
 
 from palate import flow, metrics
+from palate.align import prompts
 from palate.align.players import check_gate
 from palate.api import load
 from palate.batches.replies import lay_out
@@ -50,9 +51,9 @@ def test_the_gate(small_run: Made) -> None:
     report = json.loads((workspace.read("reward") / "report.json").read_text())
     if report["best_of_k"]["low"] <= 0.5:
         with pytest.raises(GateClosed, match="best of K"):
-            check_gate(settings, workspace)
+            check_gate(small_run[0], settings, workspace)
     else:
-        check_gate(settings, workspace)
+        check_gate(small_run[0], settings, workspace)
 
 
 def test_a_reward_worth_nothing_moves_nothing(small_run: Made, tmp_path: Path) -> None:
@@ -69,6 +70,11 @@ def test_a_reward_worth_nothing_moves_nothing(small_run: Made, tmp_path: Path) -
     sft, policy = (load_file(copy.read(a) / "model.safetensors") for a in ("sft", "ppo"))
     assert all(torch.equal(sft[name], policy[name]) for name in sft)
     assert not metrics.read(copy.logs / "ppo.jsonl")
+
+
+def opened(recipe: Recipe, workspace: Workspace) -> ppo.Models:
+    assert recipe.ppo
+    return ppo.open_models(recipe, workspace, CPU, prompts.read(workspace, recipe.ppo))
 
 
 def prompt_ids(workspace: Workspace) -> list[list[int]]:
@@ -93,7 +99,7 @@ def test_the_same_seed_gives_the_same_file_and_the_same_policy(small_run: Made, 
 def test_the_critic_starts_with_the_reward_models_trunk_and_says_the_mean(small_run: Made) -> None:
     recipe, workspace = small_run
     assert recipe.ppo
-    models = ppo.open_models(small_run[0], workspace, CPU)
+    models = opened(small_run[0], workspace)
     reward, _ = weights.load_scalar_model(workspace.read("reward"))
     theirs, ours = reward.trunk.state_dict(), models.critic.trunk.state_dict()
     assert theirs.keys() == ours.keys() and all(torch.equal(theirs[name], ours[name]) for name in ours)
@@ -104,7 +110,7 @@ def test_the_critic_starts_with_the_reward_models_trunk_and_says_the_mean(small_
 
 def test_the_score_of_the_assistants_replies_has_mean_zero(small_run: Made) -> None:
     workspace = small_run[1]
-    models = ppo.open_models(small_run[0], workspace, CPU)
+    models = opened(small_run[0], workspace)
     tokenizer = tokenizers.load(workspace.read("sft"))
     folder = workspace.read("rankings")
     asked = {
@@ -124,25 +130,25 @@ def test_sampled_ids_are_never_encoded_again(small_run: Made) -> None:
     """Many sampled replies are not how the tokenizer would write their text; the rollout has them as sampled."""
     recipe, workspace = small_run
     assert recipe.ppo
-    models, tokenizer = ppo.open_models(small_run[0], workspace, CPU), tokenizers.load(workspace.read("sft"))
-    prompts = prompt_ids(workspace)
-    replies = ppo.roll_out(models, prompts, recipe.ppo, CPU, (0, 0)).replies
+    models, tokenizer = opened(small_run[0], workspace), tokenizers.load(workspace.read("sft"))
+    ids = prompt_ids(workspace)
+    replies = ppo.roll_out(models, ids, recipe.ppo, CPU, (0, 0)).replies
     sampled = generate(
-        models.policy, prompts, Sampling(max_new_tokens=recipe.ppo.max_new_tokens, stops=tokenizer.stops),
-        seeds=seeds(len(prompts), 0, 0), device=CPU,
+        models.policy, ids, Sampling(max_new_tokens=recipe.ppo.max_new_tokens, stops=tokenizer.stops),
+        seeds=seeds(len(ids), 0, 0), device=CPU,
     )  # fmt: skip
     others = 0
-    for row, (prompt, (reply,)) in enumerate(zip(prompts, sampled, strict=True)):
+    for row, (prompt, (reply,)) in enumerate(zip(ids, sampled, strict=True)):
         assert replies.ids[row][replies.segments[row] == 1].tolist() == [*prompt, *reply.ids]
         words = [i for i in reply.ids if i not in tokenizer.stops]
         others += tokenizer.encode(tokenizer.decode(words)) != words
-    assert others > len(prompts) / 4
+    assert others > len(ids) / 4
 
 
 def test_rows_of_a_rollout_are_cut_to_their_longest(small_run: Made) -> None:
     recipe, workspace = small_run
     assert recipe.ppo
-    models = ppo.open_models(small_run[0], workspace, CPU)
+    models = opened(small_run[0], workspace)
     rollout = ppo.roll_out(models, prompt_ids(workspace)[:12], recipe.ppo, CPU, (0, 0))
     assert torch.equal(rollout.logp != 0, rollout.replies.mask.bool())
     short = rollout.replies.segments.sum(dim=1).argsort()[:3]
@@ -158,6 +164,6 @@ def test_a_reward_model_of_another_tokenizer_is_refused(small_run: Made, tmp_pat
     tokenizers.train(["other words than before, and other merges"] * 9, 320).save(copy.path("reward"))
     sealed_again(copy.path("reward"))
     with pytest.raises(BadInput, match="another tokenizer"):
-        ppo.open_models(small_run[0], copy, CPU)
+        opened(small_run[0], copy)
     tokenizers.train(["a b c"] * 9, 270).save(copy.path("base"))
     load(copy.path("base"))  # fewer ids than the model knows: no harm

@@ -7,10 +7,10 @@ from tests_small import small_recipe
 
 from palate import flow
 from palate.commands import rank as command
-from palate.errors import BadInput, RecipeError
+from palate.errors import BadInput, RecipeError, ScorerFailed
 from palate.feedback.store import open_store
 from palate.recipe import Recipe
-from palate.records import Judgement, read_jsonl
+from palate.records import Judgement, Response, read_jsonl
 from palate.stages import rank
 from palate.workspace import Workspace
 
@@ -113,3 +113,91 @@ def test_an_unknown_answer_is_named(tmp_path: Path, small_run: Made) -> None:
     }
     with pytest.raises(BadInput, match=r"theirs.jsonl:1.*names the answer nobody"):
         ranked_from(tmp_path, small_run, [line])
+
+
+LENGTH = "def short(prompts, texts):\n    return [{sign}len(t.split()) for t in texts]\n"
+
+
+def scored(tmp_path: Path, small_run: Made, code: str, *more: str) -> tuple[Recipe, Workspace, list[Judgement]]:
+    (tmp_path / "mine.py").write_text(code)
+    recipe = small_recipe(
+        'rank.by=["scorers"]', f'scoring.function.name="{tmp_path / "mine.py"}:short"', "scoring.function.weight=0.5",
+        f'feedback.store="sqlite:///{tmp_path / "store.sqlite"}"', *more,
+    )  # fmt: skip
+    workspace = Workspace(tmp_path / "run", parent=small_run[1])
+    flow.run_stage("rank", recipe, workspace)
+    return recipe, workspace, list(read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement))
+
+
+def test_scorers_rank_by_their_sum_through_the_same_store(tmp_path: Path, small_run: Made) -> None:
+    recipe, workspace, judgements = scored(tmp_path, small_run, LENGTH.format(sign="-"))
+    folder = workspace.read("rankings")
+    texts = {r.id: r.text for r in read_jsonl(folder / "responses.jsonl", Response)}
+    assert len(judgements) == len({j.prompt_id for j in judgements}) > 60
+    tied = 0
+    for judgement in judgements:
+        assert judgement.simulated and judgement.source == "scorers"
+        assert judgement.annotator == "function mine.py:short" and not judgement.criteria
+        words = {name: len(texts[name].split()) for name in judgement.ranks}
+        assert judgement.ranks == {a: 1 + sum(words[b] < words[a] for b in words) for a in words}
+        assert judgement.extra["scores"] == {a: {"function mine.py:short": -float(words[a])} for a in words}
+        tied += len(set(words.values())) < len(words)
+    assert tied > 3, "answers of equal length are there, and are ties"
+    with open_store(rank.store_url(recipe, workspace)) as store:
+        assert store.judgements(rank.campaign(workspace)) == judgements
+    report = json.loads((folder / "report.json").read_text())
+    assert report["simulated"] == len(judgements) and list(report["scorers"]) == [f"{tmp_path / 'mine.py'}:short"]
+
+
+def test_a_changed_scorer_changes_its_mind_and_nothing_is_lost(tmp_path: Path, small_run: Made) -> None:
+    recipe, workspace, first = scored(tmp_path, small_run, LENGTH.format(sign="-"))
+    assert not flow.run_stage("rank", recipe, workspace), "nothing changed"
+    _, _, second = scored(tmp_path, small_run, LENGTH.format(sign="+"))
+    assert {j.supersedes for j in second} == {j.id for j in first}
+    assert [j.prompt_id for j in first] == [j.prompt_id for j in second]
+    assert sum(a.ranks != b.ranks for a, b in zip(first, second, strict=True)) > len(first) / 2
+    _, _, third = scored(tmp_path, small_run, LENGTH.format(sign="-"))
+    assert [j.ranks for j in third] == [j.ranks for j in first] and not {j.id for j in third} & {j.id for j in first}
+    (tmp_path / "mine.py").write_text("# the same\n" + LENGTH.format(sign="-"))
+    assert flow.run_stage("rank", recipe, workspace)
+    again = list(read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement))
+    assert again == third, "who says the same again has not judged again"
+
+
+def test_what_scorers_said_is_not_taken_for_peoples(
+    tmp_path: Path, small_run: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored(tmp_path, small_run, LENGTH.format(sign="-"))
+    recipe = small_recipe(
+        'rank.by=["people"]', "rank.until=2", f'feedback.store="sqlite:///{tmp_path / "store.sqlite"}"'
+    )
+    workspace = Workspace(tmp_path / "run", parent=small_run[1])
+    monkeypatch.setattr(rank.time, "sleep", lambda _: command.rank(
+        small_run[1].folder, url=rank.store_url(recipe, workspace), campaign=rank.campaign(workspace),
+        annotator="guest", count=2, read=lambda _: "b>a", write=lambda _: None,
+    ))  # fmt: skip
+    assert flow.run_stage("rank", recipe, workspace)
+    judgements = list(read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement))
+    assert [j.annotator for j in judgements] == ["guest"] * 2, "the scorers' eighty did not count"
+
+
+def test_scorers_of_several_kinds_are_weighed(tmp_path: Path, small_run: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "palate.scorers.Judge.__call__", lambda self, prompts, texts: [(0, 2, 0, 0)[i % 4] for i in range(len(texts))]
+    )
+    given = "def short(prompts, texts):\n    return [(0, 0.2, 0.6, 1)[i % 4] for i in range(len(texts))]\n"
+    _, _, judgements = scored(
+        tmp_path, small_run, given,
+        'scoring.judge.url="http://127.0.0.1:1/v1"', 'scoring.judge.model="m"', "scoring.judge.weight=0.1",
+    )  # fmt: skip
+    assert {j.annotator for j in judgements} == {"function mine.py:short + judge m"}
+    # 0.5 x (0, .2, .6, 1) + 0.1 x (0, 2, 0, 0) = 0, .1 + .2, .3, .5: the two in the middle differ by rounding alone
+    assert all(list(j.ranks.values()) == [4, 2, 2, 1] for j in judgements)
+
+
+def test_a_failing_scorer_publishes_nothing(tmp_path: Path, small_run: Made) -> None:
+    with pytest.raises(ScorerFailed, match=r"mine\.py:2"):
+        scored(tmp_path, small_run, "def short(prompts, texts):\n    raise ValueError\n")
+    assert not Workspace(tmp_path / "run").own("rankings")
+    with pytest.raises(ScorerFailed, match="no right answer"):
+        scored(tmp_path, small_run, LENGTH.format(sign=""), "scoring.verifier.weight=1.0")

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from palate import flow
 from palate.errors import BadInput
 from palate.recipe import Recipe
 from palate.records import Demonstration, Prompt, read_jsonl
+from palate.scorers.verifier import verifier
 from palate.workspace import Workspace
 
 Made = tuple[Recipe, Workspace]
@@ -68,3 +70,32 @@ def test_a_damaged_line_is_named(line: object, told: str, tmp_path: Path, small_
 def test_conversations_longer_than_the_context(tmp_path: Path, small_run: Made) -> None:
     with pytest.raises(BadInput, match="no demonstration is left"):
         write_from(tmp_path, small_run, [{"instruction": "x " * 900, "output": "y"}] * 3)
+
+
+def test_prompts_carry_the_right_answers_of_their_demonstrations(tmp_path: Path, small_run: Made) -> None:
+    lines: list[object] = [{"question": f"{i} + {i}?", "answer": f"It is\n#### {2 * i}"} for i in range(20)]
+    turns = [{"role": role, "content": text} for role, text in (
+        ("user", "hi"), ("assistant", "hello"), ("user", "1 + 1?"), ("assistant", "2"))]  # fmt: skip
+    lines += [{"messages": turns, "answer": "2"}]
+    lines += [{"question": "Who?", "answer": "Ada"}, {"question": "Who?", "answer": "Bob"}]
+    lines += [{"question": "When?", "answer": "Now."}, {"instruction": "When?", "output": "Soon."}]
+    folder = write_from(tmp_path, small_run, lines).read("demonstrations")
+    answers = {p.messages[0].content: p.extra.get("answer") for p in read_jsonl(folder / "prompts.jsonl", Prompt)}
+    assert answers == {f"{i} + {i}?": str(2 * i) for i in range(20)} | {"hi": None, "Who?": None, "When?": "Now."}
+    report = json.loads((folder / "report.json").read_text())
+    assert report["with_answer"] == 21
+    assert report["dropped"] == {"answer: another line of its prompt has another": 1}
+
+
+@pytest.mark.skipif("PALATE_DATA" not in os.environ, reason="PALATE_DATA is not set")
+def test_gsm8k_is_a_file_of_demonstrations(tmp_path: Path, small_run: Made) -> None:
+    path = Path(os.environ["PALATE_DATA"]) / "gsm8k" / "train.jsonl.gz"
+    recipe = small_recipe(f'write.demonstrations=["{path}"]', "write.prompts=[]", "write.train_prompts=5000")
+    workspace = Workspace(tmp_path / "run", parent=small_run[1])
+    flow.run_stage("write", recipe, workspace)
+    prompts = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
+    demonstrations = list(read_jsonl(workspace.read("demonstrations") / "demonstrations.jsonl", Demonstration))
+    assert {p.split for p in prompts} == {"train", "dev", "test"} and len(prompts) > 1000 and demonstrations
+    right = verifier("number")
+    assert right(demonstrations, [d.messages[-1].content for d in demonstrations]) == [1.0] * len(demonstrations)
+    assert right(prompts, ["nothing"] * len(prompts)) == [0.0] * len(prompts)
