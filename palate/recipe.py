@@ -349,6 +349,8 @@ class Aligning(Section):
     max_norm: float = Field(1.0, gt=0)
     kl_budget: float | None = Field(None, gt=0)
     """Nats per reply between policy and SFT; above it the loop stops and keeps the last policy within it."""
+    halt: bool = True
+    """An alarm that answers got worse in themselves (docs/alarms.md) ends the training with the last policy without."""
     evaluate_every: int = Field(10, ge=1)
     save_every: int = Field(5, ge=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ class Players:
     mean: float = 0.0
     """Mean of `reward` over the assistant's replies, and (std) its standard deviation there."""
     std: float = 1.0
+    highest: float = math.inf
+    """Of `reward` over the answers that people ranked, all but one in two hundred are below it."""
     learned: float = 1.0
     """Weight of the centred reward."""
     scorers: Callable[[Replies], Tensor] | None = None
@@ -151,7 +154,7 @@ def open_players(workspace: Workspace, device: Device, base: LanguageModel | Non
         def learned(replies: Replies) -> Tensor:
             return reply_scores(reward, replies, pooling=pooling) @ mix
 
-        values = {"mean": float(worth.told["mean"]), "std": float(worth.told["std"])}
+        values = {name: float(worth.told[name]) for name in ("mean", "std", "highest")}
     return Players(
         policy,
         reference,

@@ -28,8 +28,8 @@ class Session:
     limit: Limit
     done: int = 0
     """Rounds or steps that a process before this one did."""
-    watch: Callable[[int], dict[str, float]] = lambda _: {}
-    """Called with the round when it is time to look; what is seen: "kl", "reply_tokens", "eos_rate"."""
+    watch: Callable[[int], dict[str, float]] = lambda _: {"kl": 0.0, "alarms": 0.0}
+    """Called with the round when it is time to look; what `Watch` sees."""
     save: Callable[[int], None] = lambda _: None
     """Have everything on the disk that the next process needs to go on after this round."""
 
@@ -48,14 +48,17 @@ def begin(
     done, kept = resume.load(folder, learners)
     log = Metrics(workspace.logs / f"{settings.method}.jsonl", resume_after=done)
     views = Metrics(folder / "watched.jsonl", resume_after=done, gaps=True)
-    limit = Limit(learners["policy"], settings.kl_budget, kept)
-    watch = Watch(players, asked, settings, tokenizers.load(workspace.read("sft")), device, views, recipe.seed)
+    limit = Limit(learners["policy"], settings.kl_budget, settings.halt, kept)
+    said = Metrics(folder / "alarms.jsonl", resume_after=done, gaps=True)
+    tokenizer = tokenizers.load(workspace.read("sft"))
+    watch = Watch(players, asked, settings, tokenizer, device, views, said, recipe.seed)
 
     def save(round_: int) -> None:
         log.sync()
         views.sync()
+        said.sync()
         resume.save(folder, round_, learners, limit.kept)
 
     if done == 0:
-        watch(0)
+        limit.looked(watch(0), 0)
     return Session(recipe.seed, log, limit, done, watch, save)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from palate import metrics, ranks
+from palate.align.alarms import alarms, repetition
 from palate.align.players import Players
 from palate.align.prompts import Asked
 from palate.align.rollout import sampling
 from palate.batches.replies import lay_out
 from palate.device import Device, seeds
 from palate.generate.engine import generate
-from palate.generate.replies import reply_logp
+from palate.generate.replies import reply_logp, reply_logp_and_entropy
 from palate.metrics import Metrics
 from palate.recipe import Aligning, Online
 from palate.text.tokenizer import Tokenizer
@@ -23,7 +25,7 @@ from palate.train.distributed import gathered, total
 
 @dataclass(frozen=True)
 class Watch:
-    """Calling it with a round keeps the policy's answers to the watched prompts in `views`."""
+    """Calling it with a round keeps the answers to the watched prompts in `views`, and says what looks wrong."""
 
     players: Players
     asked: Asked
@@ -31,20 +33,27 @@ class Watch:
     tokenizer: Tokenizer
     device: Device
     views: Metrics
+    alarms: Metrics
     seed: int
+    first: dict[str, float] = field(default_factory=dict)
+    """What the first look saw, which was at the assistant. A killed stage reads it from `views`."""
 
     def __call__(self, round_: int) -> dict[str, float]:
-        """Means over the watched prompts of "kl" (nats a reply), "reply_tokens" and "eos_rate". All of several
-        processes must call it; the leader looks."""
-        figures = dict.fromkeys(("kl", "reply_tokens", "eos_rate"), 0.0)
+        """Figures of the watched answers, means: "kl" (nats a reply), "reply_tokens", "eos_rate", "repetition",
+        "entropy" (nats a token), and where there is a reward model "beyond"; and how many "alarms" there are that end a
+        training. All of several processes must call it; the
+        leader looks."""
+        names = ["kl", "reply_tokens", "eos_rate", "repetition", "entropy", "alarms"]
+        names += ["beyond"] if self.players.reward is not None else []
+        seen = dict.fromkeys(names, 0.0)
         with gathered(self.players.policy):
             if ranks.leads():
-                figures = self._look(round_)
-        return dict(zip(figures, total(*figures.values()), strict=True))
+                seen |= self._look(round_)
+        return dict(zip(seen, total(*seen.values()), strict=True))
 
     @torch.no_grad()
     def _look(self, round_: int) -> dict[str, float]:
-        policy, ids = self.players.policy, self.asked.watched_ids
+        policy, ids, temperature = self.players.policy, self.asked.watched_ids, self.settings.temperature
         answers = generate(
             policy,
             ids,
@@ -54,29 +63,58 @@ class Watch:
         )
         replies = [reply for (reply,) in answers]
         laid = lay_out(ids, [reply.ids for reply in replies], pad=self.tokenizer.pad).to(self.device.torch)
-        logp, ref_logp = (
-            reply_logp(model, laid, temperature=self.settings.temperature).sum(dim=1)
-            for model in (policy, self.players.reference)
-        )
-        told: list[dict[str, Any]] = [
-            {"prompt_id": prompt.id, "text": self.tokenizer.decode(reply.ids).strip(), "token_ids": reply.ids, "kl": kl}
-            for prompt, reply, kl in zip(self.asked.watched, replies, (logp - ref_logp).tolist(), strict=True)
-        ]
+        logp, entropy = reply_logp_and_entropy(policy, laid, temperature=temperature)
+        ref_logp = reply_logp(self.players.reference, laid, temperature=temperature)
+        columns: dict[str, list[Any]] = {
+            "prompt_id": [prompt.id for prompt in self.asked.watched],
+            "text": [self.tokenizer.decode(reply.ids).strip() for reply in replies],
+            "token_ids": [reply.ids for reply in replies],
+            "ended": [reply.ended for reply in replies],
+            "kl": (logp - ref_logp).sum(dim=1).tolist(),
+            "entropy": entropy.sum(dim=1).tolist(),
+        }
+        if self.players.reward is not None:
+            columns["beyond"] = (self.players.reward(laid) > self.players.highest).tolist()
         if self.players.informed:
             score = self.players.score(laid)
             if self.players.scorers is not None:
                 score = score + self.players.scorers(laid)
-            for line, value in zip(told, score.tolist(), strict=True):
-                line["score"] = value
-        for line in told:
+            columns["score"] = score.tolist()
+        lines = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        for line in lines:
             self.views.log(round_, **line)
-        shown, unit = min(3, len(replies) - 1), "round" if isinstance(self.settings, Online) else "step"
-        metrics.say(
-            f"      {unit} {round_}: {self.asked.watched[shown].messages[-1].content} -> "
-            f"{self.tokenizer.decode(replies[shown].ids).strip()}"
-        )
-        return {
-            "kl": sum(line["kl"] for line in told) / len(told),
-            "reply_tokens": sum(len(reply.ids) for reply in replies) / len(replies),
-            "eos_rate": sum(reply.ended for reply in replies) / len(replies),
-        }
+        self._show(round_, columns["text"])
+        return self._judge(round_, figures(lines))
+
+    def _show(self, round_: int, texts: Sequence[str]) -> None:
+        shown, unit = min(3, len(texts) - 1), "round" if isinstance(self.settings, Online) else "step"
+        metrics.say(f"      {unit} {round_}: {self.asked.watched[shown].messages[-1].content} -> {texts[shown]}")
+
+    def _judge(self, round_: int, now: dict[str, float]) -> dict[str, float]:
+        if not self.first:
+            self.first.update(
+                now if round_ == 0 else figures([v for v in metrics.read(self.views.path) if not v["step"]])
+            )
+        found = alarms(now, self.first)
+        said = {line["name"] for line in metrics.read(self.alarms.path)}
+        for alarm in found:
+            if alarm.name not in said:
+                metrics.say(f"      ALARM: {alarm.text}")
+            self.alarms.log(round_, name=alarm.name, text=alarm.text)
+        now["alarms"] = float(sum(alarm.ends for alarm in found))
+        return now
+
+
+def figures(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means over what was kept of one look."""
+    tokens = sum(len(line["token_ids"]) for line in lines)
+    found = {
+        "kl": sum(line["kl"] for line in lines) / len(lines),
+        "reply_tokens": tokens / len(lines),
+        "eos_rate": sum(line["ended"] for line in lines) / len(lines),
+        "repetition": sum(repetition(line["token_ids"]) for line in lines) / len(lines),
+        "entropy": sum(line["entropy"] for line in lines) / max(tokens, 1),
+    }
+    if "beyond" in lines[0]:
+        found["beyond"] = sum(line["beyond"] for line in lines) / len(lines)
+    return found

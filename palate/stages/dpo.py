@@ -132,7 +132,7 @@ def train(
                 seen = session.watch(tick.step)
                 with gathered(models.policy):
                     session.log.log(tick.step, **held_out(models, unseen, reference, settings, device), **seen)
-                if stopped := session.limit.passed(seen["kl"]):
+                if stopped := session.limit.looked(seen, tick.step):
                     return {"steps": session.limit.done, "stopped": stopped}
                 session.limit.keep(tick.step)
             if tick.save:

@@ -161,8 +161,8 @@ def train(
             figures = rollout.figures()
             within = rollout.score.view(-1, settings.answers).std(dim=1)
             session.log.log(tick.step, **figures, score_std=float(within.mean()), lr=lr(tick.step), **watched)
-            if tick.evaluate:
-                session.watch(tick.step)
+            if tick.evaluate and (stopped := session.limit.looked(session.watch(tick.step), tick.step)):
+                return {"rounds": session.limit.done, "stopped": stopped}
             if tick.save:
                 session.save(tick.step)
             progress.advance(note=f"score {figures['score']:+.2f}  KL {figures['kl']:.2f}")

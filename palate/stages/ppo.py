@@ -223,8 +223,8 @@ def train(
                 lr=0.0 if warming else lr(tick.step),
                 **watched,
             )
-            if tick.evaluate:
-                session.watch(tick.step)
+            if tick.evaluate and (stopped := session.limit.looked(session.watch(tick.step), tick.step)):
+                return {"rounds": session.limit.done, "stopped": stopped}
             if tick.save:
                 session.save(tick.step)
             progress.advance(note=f"score {figures['score']:+.2f}  KL {figures['kl']:.2f}")

@@ -36,6 +36,8 @@ from palate.workspace import Workspace
 
 OUTPUTS = (*CRITERIA, "overall")
 
+RANKED = 0.995
+"""Quantile of the scores of ranked answers beyond which a score says little: nobody has ranked such answers."""
 SCALE_PROMPTS = 256
 """How many prompts' replies say the scale of the score: of 4 replies each, it is known to 3 % of itself."""
 
@@ -147,6 +149,7 @@ def _scale(
         "pooling": settings.pooling,
         "mean": float(values.mean()),
         "std": float(values.std()),
+        "highest": float(values.quantile(RANKED)),
         "mix": [slope * mix.get(name, 0.0) for name in OUTPUTS],
     }
 
