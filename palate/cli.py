@@ -204,23 +204,38 @@ def rank(
     quick: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--quick", help="Ten prompts, then see which answers you moved.")
     ] = False,
+    fresh: Annotated[  # noqa: FBT002
+        bool, typer.Option("--fresh", help="What a policy says while it trains, beside what it said before ([fresh]).")
+    ] = False,
     count: Annotated[int | None, typer.Option(min=1, help="How many prompts to rank.")] = None,
     annotator: Annotated[str, typer.Option(help="Your pseudonym.")] = "",
 ) -> None:
     """Rank K answers blind and shuffled. Without a terminal or a person, the stage takes who [rank] by names."""
     from palate.commands import rank as command
-    from palate.stages import rank as stage
+    from palate.feedback import place
 
     settings, workspace = flow.reopen(run)
-    prompts = None
+    url, prompts = place.store_url(settings, workspace), None
+    if fresh:
+        campaigns = [place.fresh_campaign(workspace, name) for name in flow.policies(settings)]
+        command.rank_fresh(
+            run,
+            url=url,
+            campaigns=campaigns,
+            annotator=annotator or _somebody(),
+            count=count,
+            read=input,
+            write=typer.echo,
+        )
+        return
     if quick:
         from palate.commands import quick as quickly
 
         prompts, count = quickly.choose(workspace), count or quickly.PROMPTS
     given = command.rank(
         run,
-        url=stage.store_url(settings, workspace),
-        campaign=stage.campaign(workspace),
+        url=url,
+        campaign=place.campaign(workspace),
         annotator=annotator or _somebody(),
         count=count,
         read=input,

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from palate import metrics, ranks, scorers
 from palate import recipe as recipes
 from palate.errors import MissingArtifact, RecipeError
+from palate.feedback import place
 from palate.recipe import Online, Parent, Recipe
 from palate.stages import BY_NAME, STAGES, Stage
 from palate.workspace import (
@@ -112,13 +113,25 @@ def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
     if stage.name == "sft" and recipe.sft and recipe.sft.start == "sft" and workspace.parent is not None:
         inputs["sft"] = str(workspace.parent.manifest("sft")["digest"])
     settings = recipe.section_hash_input(stage.sections)
-    outside: dict[str, str] = {}
-    if stage.outside:
-        outside = importlib.import_module(stage.module).outside(recipe, workspace)
-    if stage.scored and recipe.scoring is not None:
-        outside |= scorers.fingerprint(recipe.scoring) | {"learned": str(recipe.scoring.learned)}
+    outside = _outside(stage, recipe, workspace)
     key = hashed({"version": VERSION, "inputs": inputs, "settings": settings, "outside": outside, "stage": stage.name})
     return Job(stage=stage.name, artifact=stage.writes, key=key, inputs=inputs, settings=settings)
+
+
+def _outside(stage: Stage, recipe: Recipe, workspace: Workspace) -> dict[str, str]:
+    """What a stage depends on that is neither an artifact nor in the recipe."""
+    outside: dict[str, str] = {}
+    if stage.outside:
+        outside |= importlib.import_module(stage.module).outside(recipe, workspace)
+    if stage.scored and recipe.scoring is not None:
+        outside |= scorers.fingerprint(recipe.scoring) | {"learned": str(recipe.scoring.learned)}
+    if stage.name == "evaluate" and recipe.fresh is not None:
+        from palate.feedback.store import open_store  # a database, which few recipes need before they run
+
+        with open_store(place.store_url(recipe, workspace)) as store:
+            campaigns = (place.fresh_campaign(workspace, method) for method in policies(recipe))
+            outside["fresh"] = str([store.count_judgements(campaign) for campaign in campaigns])
+    return outside
 
 
 def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:

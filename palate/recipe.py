@@ -415,6 +415,13 @@ class Rejection(Online):
     answers: int = Field(4, ge=2)
 
 
+class Fresh(Section):
+    """People look at what the reward model likes most while a policy trains: `palate rank RUN --fresh`."""
+
+    per_look: int = Field(8, ge=1)
+    """Prompts queued at every evaluation, each with the policy's answer and the assistant's."""
+
+
 class Controls(Section):
     """What a claim that RLHF helped is compared with: SFT continued for the same seconds, and a placebo."""
 
@@ -486,6 +493,7 @@ class Recipe(Section):
     dpo: Dpo | None = None
     grpo: Grpo | None = None
     rejection: Rejection | None = None
+    fresh: Fresh | None = None
     controls: Controls | None = None
     evaluate: Evaluate | None = None
     feedback: Feedback = Feedback()

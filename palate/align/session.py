@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from palate import ranks
 from palate.align.limit import Limit
 from palate.align.players import Players
 from palate.align.prompts import Asked
 from palate.align.watch import Watch
 from palate.device import Device
+from palate.feedback import place
 from palate.metrics import Metrics
 from palate.recipe import Aligning, Recipe
 from palate.text import tokenizer as tokenizers
@@ -51,7 +53,13 @@ def begin(
     limit = Limit(learners["policy"], settings.kl_budget, settings.halt, kept)
     said = Metrics(folder / "alarms.jsonl", resume_after=done, gaps=True)
     tokenizer = tokenizers.load(workspace.read("sft"))
-    watch = Watch(players, asked, settings, tokenizer, device, views, said, recipe.seed)
+    queue = None
+    if recipe.fresh is not None and players.informed and workspace.parent is None and ranks.leads():
+        from palate.align.fresh import Fresh  # needs a database, which training otherwise does not
+
+        campaign = place.fresh_campaign(workspace, settings.method)
+        queue = Fresh(place.store_url(recipe, workspace), campaign, recipe.fresh.per_look).look
+    watch = Watch(players, asked, settings, tokenizer, device, views, said, recipe.seed, queue)
 
     def save(round_: int) -> None:
         log.sync()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from palate import metrics, ranks
-from palate.align.alarms import alarms, repetition
+from palate.align.alarms import Alarm, alarms, repetition
 from palate.align.players import Players
 from palate.align.prompts import Asked
 from palate.align.rollout import sampling
@@ -19,8 +19,12 @@ from palate.generate.engine import generate
 from palate.generate.replies import reply_logp, reply_logp_and_entropy
 from palate.metrics import Metrics
 from palate.recipe import Aligning, Online
+from palate.records import Prompt
 from palate.text.tokenizer import Tokenizer
 from palate.train.distributed import gathered, total
+
+Best = tuple[Prompt, str, float, str, float]
+"""A prompt, the policy's answer and its score, the assistant's answer and its score."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Watch:
     views: Metrics
     alarms: Metrics
     seed: int
+    fresh: Callable[[int, Sequence[Best]], list[Alarm]] | None = None
+    """Hands the best answers to people, and tells what they said of earlier ones (`palate/align/fresh.py`)."""
     first: dict[str, float] = field(default_factory=dict)
     """What the first look saw, which was at the assistant. A killed stage reads it from `views`."""
 
@@ -84,23 +90,34 @@ class Watch:
         for line in lines:
             self.views.log(round_, **line)
         self._show(round_, columns["text"])
-        return self._judge(round_, figures(lines))
+        found = self._people(round_, lines) if self.fresh is not None and round_ > 0 else []
+        return self._judge(round_, figures(lines), found)
 
     def _show(self, round_: int, texts: Sequence[str]) -> None:
         shown, unit = min(3, len(texts) - 1), "round" if isinstance(self.settings, Online) else "step"
         metrics.say(f"      {unit} {round_}: {self.asked.watched[shown].messages[-1].content} -> {texts[shown]}")
 
-    def _judge(self, round_: int, now: dict[str, float]) -> dict[str, float]:
+    def _people(self, round_: int, lines: Sequence[dict[str, Any]]) -> list[Alarm]:
+        """Ask people about the answers that score highest, and hear what they said of earlier ones."""
+        assert self.fresh is not None
+        before = {line["prompt_id"]: line for line in metrics.read(self.views.path) if line["step"] == 0}
+        answers = [
+            (prompt, line["text"], line["score"], before[prompt.id]["text"], before[prompt.id]["score"])
+            for prompt, line in zip(self.asked.watched, lines, strict=True)
+        ]
+        return self.fresh(round_, answers)
+
+    def _judge(self, round_: int, now: dict[str, float], found: Sequence[Alarm]) -> dict[str, float]:
         if not self.first:
             self.first.update(
                 now if round_ == 0 else figures([v for v in metrics.read(self.views.path) if not v["step"]])
             )
-        found = alarms(now, self.first)
+        found = [*found, *alarms(now, self.first)]
         said = {line["name"] for line in metrics.read(self.alarms.path)}
         for alarm in found:
             if alarm.name not in said:
                 metrics.say(f"      ALARM: {alarm.text}")
-            self.alarms.log(round_, name=alarm.name, text=alarm.text)
+            self.alarms.log(round_, name=alarm.name, text=alarm.text, ends=alarm.ends)
         now["alarms"] = float(sum(alarm.ends for alarm in found))
         return now
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from palate.errors import BadInput
-from palate.feedback.store import open_store
+from palate.feedback.store import Store, open_store
 from palate.records import Judgement, Prompt, Response, read_jsonl, stable_id
 from palate.workspace import Workspace
 
@@ -143,22 +143,50 @@ def rank(
     """
     samples = Workspace(run).read("samples")
     every = list(read_jsonl(samples / "prompts.jsonl", Prompt))
-    responses: dict[str, list[Response]] = {}
-    for response in read_jsonl(samples / "responses.jsonl", Response):
-        others = responses.setdefault(response.prompt_id, [])
-        if response.text not in {r.text for r in others}:  # nobody can prefer one of two equal answers
-            others.append(response)
+    responses = list(read_jsonl(samples / "responses.jsonl", Response))
     with open_store(url) as store:
         store.add_prompts(every, campaign)
-        store.add_responses(read_jsonl(samples / "responses.jsonl", Response), campaign)
-        done = {j.prompt_id for j in store.judgements(campaign) if j.annotator == annotator}
-        todo = [p for p in (prompts or every) if p.id not in done and len(responses.get(p.id, ())) > 1]
-        if not todo:
-            raise BadInput("you have ranked every prompt of this run.", run, "Sample more, or take another name.")
-        rng = random.Random()  # people see each prompt in a fresh order; nothing has to repeat it
-        given = []
-        for judgement in ask(todo[:count], responses, read=read, write=write, annotator=annotator, rng=rng):
-            store.add_judgements([judgement], campaign)
-            given.append(judgement)
-        write(f"\n{len(given)} judgements kept in {url} (annotator {annotator}).")
+        store.add_responses(responses, campaign)
+        return _ask_for(store, prompts or every, responses, campaign, annotator, count, read, write, run)
+
+
+def rank_fresh(
+    run: Path, *, url: str, campaigns: Sequence[str], annotator: str, count: int | None, read: Read, write: Write
+) -> list[Judgement]:
+    """The same with the answers that training policies queued ([fresh]), which lie in the store already. Raises
+    BadInput when none does."""
+    with open_store(url) as store:
+        for campaign in campaigns:
+            if prompts := store.prompts(campaign):
+                responses = store.responses(campaign)
+                return _ask_for(store, prompts, responses, campaign, annotator, count, read, write, run)
+    raise BadInput("nothing was queued.", run, "A policy queues answers while it trains when the recipe has [fresh].")
+
+
+def _ask_for(
+    store: Store,
+    prompts: Sequence[Prompt],
+    responses: Sequence[Response],
+    campaign: str,
+    annotator: str,
+    count: int | None,
+    read: Read,
+    write: Write,
+    run: Path,
+) -> list[Judgement]:
+    answers: dict[str, list[Response]] = {}
+    for response in responses:
+        others = answers.setdefault(response.prompt_id, [])
+        if response.text not in {r.text for r in others}:  # nobody can prefer one of two equal answers
+            others.append(response)
+    done = {j.prompt_id for j in store.judgements(campaign) if j.annotator == annotator}
+    todo = [p for p in prompts if p.id not in done and len(answers.get(p.id, ())) > 1]
+    if not todo:
+        raise BadInput("you have ranked every prompt of this run.", run, "Sample more, or take another name.")
+    rng = random.Random()  # people see each prompt in a fresh order; nothing has to repeat it
+    given = []
+    for judgement in ask(todo[:count], answers, read=read, write=write, annotator=annotator, rng=rng):
+        store.add_judgements([judgement], campaign)
+        given.append(judgement)
+    write(f"\n{len(given)} judgements kept in {store.url} (annotator {annotator}).")
     return given

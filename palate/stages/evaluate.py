@@ -17,11 +17,14 @@ from typing import Any
 import torch
 
 from palate import metrics, scorers
+from palate.align import fresh
 from palate.batches import prompts as prompt_batches
 from palate.batches.rankings import Group, groups
 from palate.batches.shards import Shard
 from palate.device import Device, open_device, seeds
 from palate.errors import BadInput
+from palate.feedback.place import fresh_campaign, store_url
+from palate.feedback.store import open_store
 from palate.generate.engine import Reply, generate
 from palate.generate.replies import logp_all, score_all
 from palate.generate.sampling import Sampling
@@ -179,7 +182,10 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             "rankings": _optional(workspace, "rankings"),
         }
         report["over_optimisation"] = _over_optimisation(bench, workspace, list(models))
+        for name in (method for method in POLICIES if method in models and recipe.fresh is not None):
+            report[name]["fresh"] = _fresh(recipe, workspace, name)
         report["rounds"] = _rounds(workspace.lineage(), report)
+        report["alarms"] = _alarms(workspace, list(models))
         report["stages"] = _costs(workspace) | {"evaluate": _cost(time.monotonic() - started, peak_mb())}
         (folder / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "report.html").write_text(page.render(report, story), encoding="utf-8")
@@ -270,6 +276,31 @@ def _bits(tokens: Path, models: dict[str, LanguageModel], device: Device) -> dic
 def _control(workspace: Workspace, name: str) -> Workspace:
     """The run inside this run that holds what a control does differently."""
     return Workspace(workspace.folder / "controls" / name)
+
+
+def _alarms(workspace: Workspace, models: Sequence[str]) -> list[dict[str, Any]]:
+    """The first of each kind for each method, and whether it ended the training."""
+    found = []
+    for name in (method for method in POLICIES if method in models):
+        folder, seen = workspace.read(name), set()
+        stopped = json.loads((folder / "report.json").read_text(encoding="utf-8"))["stopped"]
+        for line in metrics.read(folder / "alarms.jsonl"):
+            if line["name"] not in seen:
+                found.append(line | {"method": name, "ended": bool(line["ends"]) and "alarm" in stopped})
+            seen.add(line["name"])
+    return found
+
+
+def _fresh(recipe: Recipe, workspace: Workspace, method: str) -> dict[str, Any]:
+    """What people said of the answers that were queued while the policy trained ([fresh])."""
+    campaign = fresh_campaign(workspace, method)
+    with open_store(store_url(recipe, workspace)) as store:
+        judgements, responses = store.judgements(campaign), store.responses(campaign)
+        told: dict[str, Any] = {"queued": len(store.prompts(campaign)), "judgements": len(judgements)}
+    for name, of in (("as_the_reward_model", fresh.agreement), ("policy_preferred", fresh.preferred)):
+        interval = of(judgements, responses)
+        told[name] = interval.to_json() if interval is not None else None
+    return told
 
 
 def _rounds(lineage: Sequence[Workspace], report: dict[str, Any]) -> list[dict[str, Any]]:

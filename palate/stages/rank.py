@@ -15,6 +15,7 @@ from pathlib import Path
 from palate import metrics, scorers
 from palate.errors import BadInput
 from palate.feedback import formats, split, statistics
+from palate.feedback.place import campaign, store_url
 from palate.feedback.store import Store, open_store
 from palate.kitchen import knowledge, panel
 from palate.recipe import Rank, Recipe, Scoring
@@ -38,20 +39,6 @@ def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         with open_store(store_url(recipe, workspace)) as store:
             told["people"] = str(max(settings.until, store.count_judgements(campaign(workspace), simulated=False)))
     return told
-
-
-def store_url(recipe: Recipe, workspace: Workspace) -> str:
-    """Where people's work lives: the recipe's store, or feedback.sqlite beside the run."""
-    if recipe.feedback.store is not None:
-        return recipe.feedback.store
-    run = workspace.parent or workspace
-    return f"sqlite:///{run.folder.resolve().parent / 'feedback.sqlite'}"
-
-
-def campaign(workspace: Workspace) -> str:
-    """Which round of asking a run is: its name and the answers it shows. A control shares it with its run."""
-    run = workspace.parent or workspace
-    return f"{run.folder.resolve().name}:{str(run.manifest('samples')['digest'])[:12]}"
 
 
 def run(recipe: Recipe, workspace: Workspace) -> None:
