@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from palate.batches.order import step_items
 from palate.batches.rankings import Group, RankedBatch, batch, by_size, groups, pair_count
 from palate.device import Device, generator, open_device
 from palate.errors import BadInput
+from palate.feedback import reliability
+from palate.feedback.reliability import Annotator
 from palate.generate.replies import reply_scores, score_all
 from palate.measure import preference
 from palate.metrics import Metrics, Progress
@@ -48,7 +50,10 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     device = open_device(recipe.hardware)
     source = workspace.read("sft")
     tokenizer = tokenizers.load(source)
-    train_groups, dev_groups, too_long = _read_groups(workspace, tokenizer, context_of(source))
+    judgements = _judged_train(workspace)
+    known = reliability.annotators(judgements)
+    trusted = known if settings.annotators == "agreement" else None
+    train_groups, dev_groups, too_long = _read_groups(workspace, tokenizer, context_of(source), trusted)
     with workspace.publish() as folder:
         rng = generator(recipe.seed, "score head")
         model = ScalarModel(_trunk(recipe, workspace), len(OUTPUTS), rng)
@@ -64,6 +69,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         report = _measure(model, train_groups, dev_groups, settings, tokenizer.pad, device)
         report |= {"train_prompts": len(train_groups), "dev_prompts": len(dev_groups), "too_long": too_long}
         report |= {"train_pairs": pair_count(train_groups), "dev_pairs": pair_count(dev_groups), "seed": recipe.seed}
+        report["annotators"] = reliability.report(judgements, known)
         scale = _scale(model, train_groups, report["slope"], settings, tokenizer.pad, device)
         learner.whole()
         if ranks.leads():
@@ -83,19 +89,31 @@ def _trunk(recipe: Recipe, workspace: Workspace) -> Trunk:
     return adapter.beside(weights.load_language_model(workspace.read("base")), source / "adapter").trunk
 
 
-def _read_groups(
-    workspace: Workspace, tokenizer: tokenizers.Tokenizer, room: int
-) -> tuple[list[Group], list[Group], int]:
+def _judged_train(workspace: Workspace) -> list[Judgement]:
+    """The judgements of train prompts: what is known of annotators comes from these alone."""
     folder = workspace.read("rankings")
-    found, too_long = groups(
-        read_jsonl(folder / "prompts.jsonl", Prompt),
-        read_jsonl(folder / "responses.jsonl", Response),
-        read_jsonl(folder / "judgements.jsonl", Judgement),
-        tokenizer,
-        room=room,
-    )
-    train = [group for group in found if group.prompt.split == "train"]
-    dev = [group for group in found if group.prompt.split == "dev"]
+    train = {prompt.id for prompt in read_jsonl(folder / "prompts.jsonl", Prompt) if prompt.split == "train"}
+    return [j for j in read_jsonl(folder / "judgements.jsonl", Judgement) if j.prompt_id in train]
+
+
+def _read_groups(
+    workspace: Workspace, tokenizer: tokenizers.Tokenizer, room: int, known: Mapping[str, Annotator] | None
+) -> tuple[list[Group], list[Group], int]:
+    """(train, dev, how many prompts are too long). On dev everybody counts alike: it is what is measured with."""
+    folder = workspace.read("rankings")
+
+    def judged(split: str, annotators: Mapping[str, Annotator] | None) -> tuple[list[Group], int]:
+        return groups(
+            (prompt for prompt in read_jsonl(folder / "prompts.jsonl", Prompt) if prompt.split == split),
+            read_jsonl(folder / "responses.jsonl", Response),
+            read_jsonl(folder / "judgements.jsonl", Judgement),
+            tokenizer,
+            room=room,
+            annotators=annotators,
+        )
+
+    (train, train_too_long), (dev, dev_too_long) = judged("train", known), judged("dev", None)
+    too_long = train_too_long + dev_too_long
     for split, members in (("train", train), ("dev", dev)):
         if not members:
             raise BadInput(
@@ -201,7 +219,7 @@ def train(
     def objective(ranked: RankedBatch) -> tuple[Tensor, Tensor]:
         rows = reply_scores(model, ranked.replies, pooling=settings.pooling)
         scores = ranked.spread(rows)  # (prompts, candidates, criteria + overall)
-        loss, prompts = preference_loss(scores[..., -1], ranked.targets, ranked.weights)
+        loss, prompts = preference_loss(scores[..., -1], ranked.targets, ranked.weights, ranked.worth)
         return loss + settings.criteria_weight * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts
 
     longest = max(len(group.prompt_ids) + max(map(len, group.reply_ids)) for group in members)
