@@ -162,7 +162,8 @@ class _Table:
         return positive / mean if mean > 0 and self.others.any() else np.ones(len(slopes))
 
     def _of_others(self, values: Numbers) -> Numbers:
-        return np.bincount(self.pair, values)[self.pair] - np.bincount(self.own, values)[self.own]
+        everybody, own = np.bincount(self.pair, values), np.bincount(self.own, values)
+        return np.asarray(everybody[self.pair] - own[self.own], dtype=np.float64)
 
 
 def _choices(judgement: Judgement) -> list[tuple[str, str, float, int]]:
