@@ -215,8 +215,8 @@ class Reward(Training):
     batch_prompts: int = Field(16, ge=1)
     pooling: Literal["last", "mean"] = "mean"
     """Hidden state the heads read: the last token's, or the mean over the response's tokens."""
-    annotators: Literal["agreement", "equal"] = "equal"
-    """How much each judgement counts: as its annotator agrees with the others, order bias taken out, or all alike."""
+    annotators: Literal["agreement", "equal"] = "agreement"
+    """How much a judgement counts: as its annotator agrees with the others, order bias taken out; or all alike."""
     criteria_weight: float = Field(0.25, ge=0)
     """Weight of the loss of the four criterion heads beside the overall head's."""
     weights: dict[str, float] | None = None

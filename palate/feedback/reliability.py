@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from palate.feedback import statistics
 from palate.records import Judgement
 
-PRIOR = 4.0
-"""Precision of slope and order bias around the panel's: half a unit of standard deviation, as of people who were all
-told the same. A pair holds at most 1/4 of information, so some fifty pairs weigh as much as this; a newcomer's few make
-nobody of them."""
+PRIOR = 0.5
+"""How much annotators differ before anything is known of one: standard deviation of a slope in units of the panel's, and
+of an order bias in log-odds a place. A newcomer's few pairs then make nobody of them."""
+LEAST = 0.5
+"""The smallest slope to measure others by: where a panel hardly agrees, who agrees a little more is chance."""
 UNSURE = 1.0
 """One average annotator who says nothing, among the others: what one person says is no consensus yet."""
 ROUNDS, CLOSE = 50, 1e-4
@@ -43,7 +44,7 @@ class Annotator:
     slope: float
     order_bias: float
     weight: float
-    """Its slope in units of the panel's, at least 0; the mean over all judgements is 1."""
+    """Its slope in units of the panel's mean, at least 0; the mean over all judgements is 1."""
     simulated: bool = False
 
     def evidence(self, judgement: Judgement) -> Iterator[tuple[str, str, float, float]]:
@@ -75,8 +76,9 @@ def annotators(judgements: Sequence[Judgement]) -> dict[str, Annotator]:
     weight, fitted = np.ones(count), np.zeros((count, 2))
     for _ in range(ROUNDS if len(table.target) else 0):
         seen = np.stack([table.consensus(weight, fitted[:, 1]), table.places], axis=1)
-        panel = _fit(seen, table.target, np.zeros(len(seen), dtype=int), np.zeros((1, 2)))
-        fitted = _fit(seen, table.target, table.annotator, np.repeat(panel, count, axis=0))
+        panel = _fit(table, seen, np.zeros(len(seen), dtype=int), np.zeros((1, 2)), np.full(2, PRIOR))
+        spread = PRIOR * np.array([max(panel[0, 0], LEAST), 1.0])
+        fitted = _fit(table, seen, table.annotator, np.repeat(panel, count, axis=0), spread)
         before, weight = weight, table.weights(fitted[:, 0])
         if np.abs(weight - before).max() < CLOSE:
             break
@@ -124,6 +126,8 @@ class _Table:
     """Number of (pair, annotator): somebody may have judged a pair twice."""
     target: Numbers
     places: Numbers
+    share: Numbers
+    """A ranking of K answers is K - 1 choices, not K (K - 1) / 2: what the rest follows from counts once."""
 
     @classmethod
     def of(cls, judgements: Sequence[Judgement]) -> _Table:
@@ -136,12 +140,13 @@ class _Table:
             who = number[j.annotator]
             for a, b, target, places in _choices(j):
                 pair = pairs.setdefault((j.prompt_id, a, b), len(pairs))
-                rows.append((who, pair, owned.setdefault((pair, who), len(owned)), target, places))
-        columns = np.array(rows, dtype=float).reshape(-1, 5).T
-        annotator, pair_, own = columns[:3].astype(np.int64)
+                own = owned.setdefault((pair, who), len(owned))
+                rows.append((who, pair, own, target, places, 2 / len(j.ranks)))
+        columns = np.array(rows, dtype=float).reshape(-1, 6).T
+        numbers = columns[:3].astype(np.int64)
         each = np.bincount([number[j.annotator] for j in judgements], minlength=len(names)).astype(float)
         simulated = frozenset(j.annotator for j in judgements if j.simulated)
-        return cls(names, simulated, each, annotator, pair_, own, columns[3], columns[4])
+        return cls(names, simulated, each, *numbers, *columns[3:])
 
     @property
     def others(self) -> NDArray[np.bool_]:
@@ -156,10 +161,11 @@ class _Table:
         return np.clip(2 * self._of_others(told) / (UNSURE + self._of_others(counts)), -1, 1)
 
     def weights(self, slopes: Numbers) -> Numbers:
-        """Slopes at least 0, in units of their mean over the judgements; all 1 where there is nothing to go by."""
-        positive = np.maximum(slopes, 0.0)
-        mean = float(positive @ self.judgements / self.judgements.sum())
-        return positive / mean if mean > 0 and self.others.any() else np.ones(len(slopes))
+        """Slopes in units of their mean over the judgements, at least 0 and again with mean 1."""
+        share = self.judgements / self.judgements.sum()
+        mean = float(slopes @ share)
+        positive = np.maximum(1 + (slopes - mean) / max(mean, LEAST), 0.0)
+        return np.asarray(positive / (positive @ share))
 
     def _of_others(self, values: Numbers) -> Numbers:
         everybody, own = np.bincount(self.pair, values), np.bincount(self.own, values)
@@ -174,21 +180,22 @@ def _choices(judgement: Judgement) -> list[tuple[str, str, float, int]]:
     ]
 
 
-def _fit(seen: Numbers, target: Numbers, group: NDArray[np.int64], centre: Numbers) -> Numbers:
-    """Logistic regression of `target` on `seen` (rows, features) for each group of rows by itself, with a normal prior
-    of precision PRIOR around `centre` (groups, features): Newton's method, at once for all. Returns (groups, features).
-    """
+def _fit(table: _Table, seen: Numbers, group: NDArray[np.int64], centre: Numbers, spread: Numbers) -> Numbers:
+    """Logistic regression of the targets on `seen` (rows, features) for each group of rows by itself, with a normal prior
+    around `centre` (groups, features) of standard deviations `spread` (features): Newton's method, at once for all.
+    Returns (groups, features)."""
     count, features = centre.shape
+    precision = spread**-2
     theta = centre.copy()
     for _ in range(25):
         predicted = 1 / (1 + np.exp(-np.einsum("rf,rf->r", seen, theta[group])))
-        gradient = PRIOR * (theta - centre)
-        curvature = np.tile(PRIOR * np.eye(features), (count, 1, 1))
+        gradient = precision * (theta - centre)
+        curvature = np.tile(np.diag(precision), (count, 1, 1))
         for f in range(features):
-            gradient[:, f] += np.bincount(group, seen[:, f] * (predicted - target), count)
+            gradient[:, f] += np.bincount(group, table.share * seen[:, f] * (predicted - table.target), count)
             for g in range(features):
-                spread = seen[:, f] * seen[:, g] * predicted * (1 - predicted)
-                curvature[:, f, g] += np.bincount(group, spread, count)
+                information = table.share * seen[:, f] * seen[:, g] * predicted * (1 - predicted)
+                curvature[:, f, g] += np.bincount(group, information, count)
         step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
         theta -= step
         if np.abs(step).max() < CLOSE / 100:
