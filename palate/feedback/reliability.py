@@ -23,8 +23,8 @@ from palate.feedback import statistics
 from palate.records import Judgement
 
 PRIOR = 0.5
-"""How much annotators differ before anything is known of one: standard deviation of a slope in units of the panel's, and
-of an order bias in log-odds a place. A newcomer's few pairs then make nobody of them."""
+"""How much annotators differ before anything is known of one: standard deviation of a slope in units of the panel's,
+and of an order bias in log-odds a place. A newcomer's few pairs then make nobody of them."""
 LEAST = 0.5
 """The smallest slope to measure others by: where a panel hardly agrees, who agrees a little more is chance."""
 UNSURE = 1.0
@@ -181,8 +181,8 @@ def _choices(judgement: Judgement) -> list[tuple[str, str, float, int]]:
 
 
 def _fit(table: _Table, seen: Numbers, group: NDArray[np.int64], centre: Numbers, spread: Numbers) -> Numbers:
-    """Logistic regression of the targets on `seen` (rows, features) for each group of rows by itself, with a normal prior
-    around `centre` (groups, features) of standard deviations `spread` (features): Newton's method, at once for all.
+    """Logistic regression of the targets on `seen` (rows, features) for each group of rows by itself, with a normal
+    prior around `centre` (groups, features) of standard deviations `spread` (features). Newton's method, all at once.
     Returns (groups, features)."""
     count, features = centre.shape
     precision = spread**-2

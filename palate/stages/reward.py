@@ -52,8 +52,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     tokenizer = tokenizers.load(source)
     judgements = _judged_train(workspace)
     known = reliability.annotators(judgements)
-    _say_who(known)
-    trusted = known if settings.annotators == "agreement" else None
+    trusted = known if _compared(known) and settings.annotators == "agreement" else None
     train_groups, dev_groups, too_long = _read_groups(workspace, tokenizer, context_of(source), trusted)
     with workspace.publish() as folder:
         rng = generator(recipe.seed, "score head")
@@ -97,16 +96,18 @@ def _judged_train(workspace: Workspace) -> list[Judgement]:
     return [j for j in read_jsonl(folder / "judgements.jsonl", Judgement) if j.prompt_id in train]
 
 
-def _say_who(known: Mapping[str, Annotator]) -> None:
+def _compared(known: Mapping[str, Annotator]) -> bool:
+    """Whether annotators could be compared with each other; says what came out."""
     if not any(who.shared for who in known.values()):
         metrics.say("      no two annotators judged the same answers: who can be relied on is not known, each weighs 1")
-        return
+        return False
     least, most = (pick(known, key=lambda name: known[name].weight) for pick in (min, max))
     moved = max(known, key=lambda name: abs(known[name].order_bias))
     metrics.say(
         f"      {len(known)} annotators weigh {known[least].weight:.2f} ({least}) to "
         f"{known[most].weight:.2f} ({most}); order moves {moved} most, {known[moved].order_bias:+.2f} log-odds a place"
     )
+    return True
 
 
 def _read_groups(
