@@ -320,6 +320,8 @@ class Reward(Training):
     batch_prompts: int = Field(16, ge=1)
     pooling: Literal["last", "mean"] = "mean"
     """Hidden state the heads read: the last token's, or the mean over the response's tokens."""
+    annotators: Literal["agreement", "equal"] = "agreement"
+    """How much a judgement counts: as its annotator agrees with the others, order bias taken out; or all alike."""
     criteria_weight: float = Field(0.25, ge=0)
     """Weight of the loss of the four criterion heads beside the overall head's."""
     weights: dict[str, float] | None = None
@@ -393,6 +395,8 @@ class Dpo(Aligning):
 
     epochs: int = Field(1, ge=1)
     batch_prompts: int = Field(16, ge=1)
+    annotators: Literal["agreement", "equal"] = "agreement"
+    """How much a judgement counts, as in [reward]."""
     beta: float = Field(0.1, gt=0)
     """What a nat of log-ratio is worth in log-odds of being preferred: small drifts far, large stays close."""
 

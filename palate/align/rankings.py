@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from palate.batches.rankings import Group, groups
 from palate.errors import BadInput
+from palate.feedback.reliability import Annotator
 from palate.measure import preference
 from palate.records import Judgement, Prompt, Response, read_jsonl
 from palate.text.tokenizer import Tokenizer
 from palate.workspace import Workspace
 
 
-def read(workspace: Workspace, tokenizer: Tokenizer, *, room: int) -> tuple[list[Group], list[Group], int]:
-    """(train, dev, how many prompts did not fit into `room` tokens with a reply). Raises BadInput where a split has
-    nothing to learn from or to measure with."""
+def judged_train(workspace: Workspace) -> list[Judgement]:
+    """The judgements of train prompts: what is known of annotators comes from these alone."""
     folder = workspace.read("rankings")
-    found, too_long = groups(
-        read_jsonl(folder / "prompts.jsonl", Prompt),
-        read_jsonl(folder / "responses.jsonl", Response),
-        read_jsonl(folder / "judgements.jsonl", Judgement),
-        tokenizer,
-        room=room,
-    )
-    train = [group for group in found if group.prompt.split == "train"]
-    dev = [group for group in found if group.prompt.split == "dev"]
+    train = {prompt.id for prompt in read_jsonl(folder / "prompts.jsonl", Prompt) if prompt.split == "train"}
+    return [j for j in read_jsonl(folder / "judgements.jsonl", Judgement) if j.prompt_id in train]
+
+
+def read(
+    workspace: Workspace, tokenizer: Tokenizer, *, room: int, annotators: Mapping[str, Annotator] | None
+) -> tuple[list[Group], list[Group], int]:
+    """(train, dev, how many prompts did not fit into `room` tokens with a reply).
+
+    annotators: how much each counts on train prompts; None is all alike. On dev everybody counts alike: it is what is
+    measured with. Raises BadInput where a split has nothing to learn from or to measure with.
+    """
+    folder = workspace.read("rankings")
+
+    def judged(split: str, known: Mapping[str, Annotator] | None) -> tuple[list[Group], int]:
+        return groups(
+            (prompt for prompt in read_jsonl(folder / "prompts.jsonl", Prompt) if prompt.split == split),
+            read_jsonl(folder / "responses.jsonl", Response),
+            read_jsonl(folder / "judgements.jsonl", Judgement),
+            tokenizer,
+            room=room,
+            annotators=known,
+        )
+
+    (train, train_too_long), (dev, dev_too_long) = judged("train", annotators), judged("dev", None)
+    too_long = train_too_long + dev_too_long
     for split, members in (("train", train), ("dev", dev)):
         if not members:
             raise BadInput(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from palate.batches.replies import Replies, lay_out
+from palate.feedback.reliability import EQUAL, Annotator
 from palate.records import CRITERIA, Judgement, Prompt, Response
 from palate.text.tokenizer import Tokenizer
 
@@ -17,8 +18,8 @@ from palate.text.tokenizer import Tokenizer
 class Group:
     """One prompt with its K ranked candidates.
 
-    targets[i][j]: mean over judgements of P(i preferred to j), counted[i][j] how many judgements compared them
-    (i < j only). labels[i]: per criterion the mean score scaled to [-1, 1], or None.
+    targets[i][j]: mean over judgements of P(i preferred to j), counted[i][j] how many judgements compared them, each as
+    many as its annotator weighs (i < j only). labels[i]: per criterion the mean score scaled to [-1, 1], or None.
     """
 
     prompt: Prompt
@@ -28,6 +29,8 @@ class Group:
     targets: tuple[tuple[float, ...], ...]
     counted: tuple[tuple[float, ...], ...]
     labels: tuple[tuple[float | None, ...], ...]
+    worth: float = 1.0
+    """How much one comparison of this prompt weighs: what only careless people judged counts less than the others."""
 
 
 def groups(
@@ -37,8 +40,11 @@ def groups(
     tokenizer: Tokenizer,
     *,
     room: int,
+    annotators: Mapping[str, Annotator] | None = None,
 ) -> tuple[list[Group], int]:
     """(one group per prompt that has judgements, how many prompts did not fit into `room` tokens with a reply).
+
+    annotators: what is known of who judged; without it everybody counts alike.
 
     Sampled ids are used as they are; a response without ids (from a file) is encoded and closed with the end marker.
     Responses of one prompt with the same ids are one candidate: judged twice, compared never.
@@ -56,7 +62,7 @@ def groups(
         if not judged:
             continue
         ids = tuple(tokenizer.encode_prompt(prompt.messages))
-        group = _group(prompt, ids, answers.get(prompt.id, []), judged, tokenizer)
+        group = _group(prompt, ids, answers.get(prompt.id, []), judged, tokenizer, annotators or {})
         if len(ids) + max(map(len, group.reply_ids), default=0) > room:
             too_long += 1
         elif any(any(row) for row in group.counted):
@@ -70,6 +76,7 @@ def _group(
     answers: Sequence[Response],
     judged: Sequence[Judgement],
     tokenizer: Tokenizer,
+    annotators: Mapping[str, Annotator],
 ) -> Group:
     candidates: dict[tuple[int, ...], Response] = {}
     place: dict[str, int] = {}
@@ -80,15 +87,17 @@ def _group(
     count = len(candidates)
     totals = [[0.0] * count for _ in range(count)]
     weights = [[0.0] * count for _ in range(count)]
+    comparisons = 0
     scores: list[list[list[float]]] = [[[] for _ in CRITERIA] for _ in range(count)]
     for judgement in judged:
-        for a, b, target in judgement.pairs():
+        for a, b, weight, told in annotators.get(judgement.annotator, EQUAL).evidence(judgement):
             i, j = place[a], place[b]
             if i == j:
                 continue
-            i, j, target = (i, j, target) if i < j else (j, i, 1 - target)
-            totals[i][j] += target
-            weights[i][j] += 1
+            i, j, told = (i, j, told) if i < j else (j, i, weight - told)
+            totals[i][j] += told
+            weights[i][j] += weight
+            comparisons += 1
         for answer_id, given in judgement.criteria.items():
             for number, name in enumerate(CRITERIA):
                 if name in given:
@@ -98,10 +107,16 @@ def _group(
         responses=tuple(candidates.values()),
         prompt_ids=prompt_ids,
         reply_ids=tuple(candidates),
-        targets=tuple(tuple(t / w if w else 0.0 for t, w in zip(row, weight)) for row, weight in zip(totals, weights)),
+        targets=tuple(tuple(_share(t, w) for t, w in zip(row, weight)) for row, weight in zip(totals, weights)),
         counted=tuple(map(tuple, weights)),
         labels=tuple(tuple(sum(s) / len(s) if s else None for s in row) for row in scores),
+        worth=sum(map(sum, weights)) / max(comparisons, 1),
     )
+
+
+def _share(told: float, weight: float) -> float:
+    """Mean target; one choice against one's own order bias tells more than a certainty, which no loss can use."""
+    return min(1.0, max(0.0, told / weight)) if weight else 0.0
 
 
 def by_size(members: Sequence[Group], most_tokens: int) -> list[list[Group]]:
@@ -133,6 +148,8 @@ class RankedBatch:
     weights: Tensor
     labels: Tensor
     present: Tensor
+    worth: Tensor
+    """(prompts)"""
 
     def spread(self, scores: Tensor) -> Tensor:
         """scores (rows, outputs) -> (prompts, candidates, outputs), 0 where a prompt has fewer candidates."""
@@ -143,12 +160,13 @@ class RankedBatch:
 
 def batch(members: Sequence[Group], *, pad: int, device: torch.device) -> RankedBatch:
     """Several groups as tensors: targets, weights (prompts, candidates, candidates), labels, present (prompts,
-    candidates, criteria)."""
+    candidates, criteria), worth (prompts)."""
     most = max(len(group.reply_ids) for group in members)
     size = (len(members), most, most)
     targets, weights = torch.zeros(size), torch.zeros(size)
     labels = torch.zeros(len(members), most, len(CRITERIA))
     present = torch.zeros_like(labels)
+    worth = torch.tensor([group.worth for group in members])
     place: list[int] = []
     for number, group in enumerate(members):
         count = len(group.reply_ids)
@@ -166,7 +184,7 @@ def batch(members: Sequence[Group], *, pad: int, device: torch.device) -> Ranked
     )
     return RankedBatch(
         replies.to(device),
-        *(t.to(device) for t in (torch.tensor(place), targets, weights, labels, present)),
+        *(t.to(device) for t in (torch.tensor(place), targets, weights, labels, present, worth)),
     )
 
 

@@ -3,6 +3,7 @@ order among the others', and you see which answers changed places because of you
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,24 +129,13 @@ def _fit(
 ) -> Tensor:
     head = start.clone().requires_grad_()
     optimizer = torch.optim.Adam([head], lr=3e-3)
-    ranked = batch([*their_groups, *my_groups], pad=pad, device=device)
+    louder = [dataclasses.replace(group, worth=YOUR_WEIGHT) for group in my_groups]
+    ranked = batch([*their_groups, *louder], pad=pad, device=device)
     table = torch.cat([*theirs, *mine])
-    total = len(their_groups) + YOUR_WEIGHT * len(my_groups)
+    total = ranked.worth.sum()
     for _ in range(STEPS):
         scores = ranked.spread((table @ head).unsqueeze(1))[..., 0]
-        # preference_loss averages inside a prompt, so a prompt's weight is applied from outside.
-        loss = (
-            torch.stack(
-                [
-                    preference_loss(scores[part], ranked.targets[part], ranked.weights[part])[0] * factor
-                    for part, factor in (
-                        (slice(0, len(their_groups)), 1.0),
-                        (slice(len(their_groups), None), YOUR_WEIGHT),
-                    )
-                ]
-            ).sum()
-            / total
-        )
+        loss = preference_loss(scores, ranked.targets, ranked.weights, ranked.worth)[0] / total
         loss = loss + PULL * ((head - start) ** 2).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

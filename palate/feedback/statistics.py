@@ -11,10 +11,11 @@ untouched      share of judgements handed in without moving anything
 from __future__ import annotations
 
 import itertools
-import random
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from palate.records import Judgement, Response
 
@@ -46,12 +47,17 @@ def _by_prompt(judgements: Sequence[Judgement]) -> dict[str, list[Judgement]]:
     return found
 
 
-def agreement(judgements: Sequence[Judgement], *, seed: int = 0) -> dict[str, float | int] | None:
-    """Pairwise agreement with a 95 % bootstrap interval over prompts."""
+def agreement(
+    judgements: Sequence[Judgement], *, of: str | None = None, seed: int = 0
+) -> dict[str, float | int] | None:
+    """Pairwise agreement with a 95 % bootstrap interval over prompts; only that of the annotator `of` with the others
+    where one is named."""
     per_prompt: list[tuple[int, int]] = []
     for several in _by_prompt(judgements).values():
         alike = pairs = 0
         for one, other in itertools.combinations(several, 2):
+            if of is not None and (of == one.annotator) == (of == other.annotator):
+                continue
             theirs = {(a, b): target for a, b, target in other.pairs()}
             for a, b, target in one.pairs():
                 if target != 0.5 and theirs.get((a, b), 0.5) != 0.5:
@@ -61,18 +67,12 @@ def agreement(judgements: Sequence[Judgement], *, seed: int = 0) -> dict[str, fl
             per_prompt.append((alike, pairs))
     if not per_prompt:
         return None
-    rng = random.Random(seed)
-    resampled = []
-    for _ in range(RESAMPLES):
-        drawn = rng.choices(per_prompt, k=len(per_prompt))
-        resampled.append(sum(a for a, _ in drawn) / sum(p for _, p in drawn))
-    resampled.sort()
-    return {
-        "mean": sum(a for a, _ in per_prompt) / sum(p for _, p in per_prompt),
-        "low": resampled[int(0.025 * RESAMPLES)],
-        "high": resampled[int(0.975 * RESAMPLES) - 1],
-        "n": len(per_prompt),
-    }
+    told = np.array(per_prompt)
+    rng = np.random.default_rng(seed)
+    drawn = np.array([told[rng.integers(0, len(told), len(told))].sum(axis=0) for _ in range(RESAMPLES)])
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
+    mean = told[:, 0].sum() / told[:, 1].sum()
+    return {"mean": float(mean), "low": float(low), "high": float(high), "n": len(told)}
 
 
 def kendall_w(judgements: Sequence[Judgement]) -> float | None:

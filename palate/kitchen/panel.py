@@ -33,6 +33,7 @@ class Guest:
     likes: str
     """A word this guest enjoys reading; gold does not care."""
     noise: float
+    order_bias: float
 
 
 def guests(world: World, count: int, seed: int) -> list[Guest]:
@@ -49,6 +50,7 @@ def guests(world: World, count: int, seed: int) -> list[Guest]:
                 weights={name: value / total for name, value in raw.items()},
                 likes=rng.choice(("chocolate", "tea", "chicken", "spicy", "fresh", "mushroom", "Italian")),
                 noise=CARELESS_NOISE if careless else NOISE,
+                order_bias=ORDER_BIAS,
             )
         )
     return found
@@ -58,14 +60,13 @@ def judge(
     world: World,
     prompts: Sequence[Prompt],
     responses: Mapping[str, Sequence[Response]],
+    members: Sequence[Guest],
     *,
-    annotators: int,
     overlap: int,
     seed: int,
 ) -> list[Judgement]:
-    """`overlap` judgements of every prompt's answers by guests in turn."""
+    """`overlap` judgements of every prompt's answers by the panel's members in turn."""
     gold = Judge(world)
-    panel = guests(world, annotators, seed)
     found = []
     for number, prompt in enumerate(prompts):
         answers = responses.get(prompt.id, ())
@@ -73,7 +74,7 @@ def judge(
             continue
         truth = {answer.id: gold.verdict(prompt, answer.text) for answer in answers}
         for turn in range(overlap):
-            guest = panel[(number * overlap + turn) % len(panel)]
+            guest = members[(number * overlap + turn) % len(members)]
             found.append(_rank(prompt, answers, truth, guest, random.Random(f"{seed} {guest.name} {prompt.id}")))
     return found
 
@@ -104,7 +105,7 @@ def _rank(
         by_text[answer.text] = answer.id
         gold = truth[answer.id].scores()
         felt = valued(guest, truth[answer.id])
-        felt += TASTE * (guest.likes in answer.text) - ORDER_BIAS * place + rng.gauss(0.0, guest.noise)
+        felt += TASTE * (guest.likes in answer.text) - guest.order_bias * place + rng.gauss(0.0, guest.noise)
         worth[answer.id] = felt
         criteria[answer.id] = {
             name: float(min(5, max(1, round(1 + 4 * (gold[name] + rng.gauss(0.0, guest.noise)))))) for name in CRITERIA

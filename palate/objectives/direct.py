@@ -8,7 +8,7 @@ from palate.objectives.preference import preference_loss
 
 
 def direct_preference_loss(
-    logp: Tensor, ref_logp: Tensor, targets: Tensor, weights: Tensor, *, beta: float
+    logp: Tensor, ref_logp: Tensor, targets: Tensor, weights: Tensor, worth: Tensor | float = 1.0, *, beta: float
 ) -> tuple[Tensor, Tensor]:
     """DPO. Rafailov et al. 2023, eq. 7:
 
@@ -19,7 +19,7 @@ def direct_preference_loss(
     model, and a soft target is label smoothing.
 
     logp, ref_logp (prompts, candidates): log-probabilities summed over each reply's tokens, end marker included; a
-    candidate that is not there has weight 0 in every pair. targets, weights (prompts, candidates, candidates) and what
-    is returned: as in `preference_loss`.
+    candidate that is not there has weight 0 in every pair. targets, weights (prompts, candidates, candidates), worth
+    (prompts) and what is returned: as in `preference_loss`.
     """
-    return preference_loss(beta * (logp - ref_logp), targets, weights)
+    return preference_loss(beta * (logp - ref_logp), targets, weights, worth)

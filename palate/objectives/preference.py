@@ -6,7 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def preference_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def preference_loss(
+    scores: Tensor, targets: Tensor, weights: Tensor, worth: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Bradley-Terry loss over the pairs of K ranked answers, averaged within each prompt.
 
     Ouyang et al. 2022 ("InstructGPT"), eq. 1:  L = -1/C(K,2) E[ log sigmoid(r(x, y_w) - r(x, y_l)) ],
@@ -14,13 +16,14 @@ def preference_loss(scores: Tensor, targets: Tensor, weights: Tensor) -> tuple[T
 
     scores (prompts, candidates); targets (prompts, candidates, candidates), [p, i, j] = P(i is preferred to j);
     weights the same shape, 0 where a pair was not judged (and on and below the diagonal: each pair once).
-    Returns (sum over prompts of the mean over its pairs, number of prompts that have a pair).
+    worth (prompts): how much each prompt's mean counts, because `weights` only say what counts within a prompt.
+    Returns (sum over prompts of worth times the mean over its pairs, number of prompts that have a pair).
     """
     difference = scores.unsqueeze(2) - scores.unsqueeze(1)  # (prompts, candidates, candidates)
     losses = F.binary_cross_entropy_with_logits(difference, targets, reduction="none") * weights
     pairs = weights.sum(dim=(1, 2))
     judged = pairs > 0
-    return (losses.sum(dim=(1, 2)) / pairs.clamp(min=1e-9))[judged].sum(), judged.sum()
+    return (worth * losses.sum(dim=(1, 2)) / pairs.clamp(min=1e-9))[judged].sum(), judged.sum()
 
 
 def criteria_loss(scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:

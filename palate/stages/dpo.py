@@ -22,6 +22,7 @@ from palate.align.session import Session, begin
 from palate.batches.order import step_items
 from palate.batches.rankings import Group, RankedBatch, batch, by_size, pair_count
 from palate.device import Device, open_device
+from palate.feedback import reliability
 from palate.generate.replies import logp_all, reply_logp
 from palate.measure import preference
 from palate.metrics import Progress
@@ -43,7 +44,10 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     assert settings is not None
     device = open_device(recipe.hardware)
     source = workspace.read("sft")
-    train_groups, dev_groups, too_long = rankings.read(workspace, tokenizers.load(source), room=context_of(source))
+    known = reliability.annotators(rankings.judged_train(workspace)) if settings.annotators == "agreement" else None
+    train_groups, dev_groups, too_long = rankings.read(
+        workspace, tokenizers.load(source), room=context_of(source), annotators=known
+    )
     models = players.open_players(workspace, device, players.open_base(recipe, workspace), None)
     asked = prompts.read(workspace, settings)
     policy = Learner.make("adamw", models.policy, device, weight_decay=0.0)
@@ -107,7 +111,7 @@ def train(
         ranked, before = part
         now = reply_logp(models.policy, ranked.replies, temperature=settings.temperature).sum(dim=1)
         logp, ref_logp = ranked.spread(torch.stack([now, before], dim=1)).unbind(dim=2)  # (prompts, candidates)
-        return direct_preference_loss(logp, ref_logp, ranked.targets, ranked.weights, beta=settings.beta)
+        return direct_preference_loss(logp, ref_logp, ranked.targets, ranked.weights, ranked.worth, beta=settings.beta)
 
     longest = max(len(group.prompt_ids) + max(map(len, group.reply_ids)) for group in members)
     at_once = make_room(models.policy, time=longest, device=device, at_most=settings.micro_rows * longest, beside=1)

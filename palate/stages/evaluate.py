@@ -572,7 +572,8 @@ def _guest_ranks(recipe: Recipe, prompt: Prompt, texts: Sequence[str]) -> list[i
         for number, text in enumerate(texts)
     ]
     world = knowledge.build(recipe.kitchen.seed, recipe.kitchen.dishes)
-    (judgement,) = panel.judge(world, [prompt], {prompt.id: responses}, annotators=1, overlap=1, seed=recipe.seed)
+    members = panel.guests(world, 1, recipe.seed)
+    (judgement,) = panel.judge(world, [prompt], {prompt.id: responses}, members, overlap=1, seed=recipe.seed)
     return [judgement.ranks[r.id] for r in responses]
 
 

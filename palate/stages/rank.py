@@ -114,9 +114,8 @@ def _panel(recipe: Recipe, settings: Rank, prompts: Sequence[Prompt], responses:
     for response in responses:
         by_prompt.setdefault(response.prompt_id, []).append(response)
     world = knowledge.build(recipe.kitchen.seed, recipe.kitchen.dishes)
-    return panel.judge(
-        world, prompts, by_prompt, annotators=settings.annotators, overlap=settings.overlap, seed=recipe.seed
-    )
+    members = panel.guests(world, settings.annotators, recipe.seed)
+    return panel.judge(world, prompts, by_prompt, members, overlap=settings.overlap, seed=recipe.seed)
 
 
 SCORED = "scorers"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from palate.align import rankings
 from palate.batches.order import step_items
 from palate.batches.rankings import Group, RankedBatch, batch, by_size, pair_count
 from palate.device import Device, generator, open_device
+from palate.feedback import reliability
+from palate.feedback.reliability import Annotator
 from palate.generate.replies import reply_scores, score_all
 from palate.measure import preference
 from palate.metrics import Metrics, Progress
@@ -50,7 +52,12 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     device = open_device(recipe.hardware)
     source = workspace.read("sft")
     tokenizer = tokenizers.load(source)
-    train_groups, dev_groups, too_long = rankings.read(workspace, tokenizer, room=context_of(source))
+    judgements = rankings.judged_train(workspace)
+    known = reliability.annotators(judgements)
+    trusted = known if _compared(known) and settings.annotators == "agreement" else None
+    train_groups, dev_groups, too_long = rankings.read(
+        workspace, tokenizer, room=context_of(source), annotators=trusted
+    )
     with workspace.publish() as folder:
         rng = generator(recipe.seed, "score head")
         model = ScalarModel(_trunk(recipe, workspace), len(OUTPUTS), rng)
@@ -66,6 +73,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         report = _measure(model, train_groups, dev_groups, settings, tokenizer.pad, device)
         report |= {"train_prompts": len(train_groups), "dev_prompts": len(dev_groups), "too_long": too_long}
         report |= {"train_pairs": pair_count(train_groups), "dev_pairs": pair_count(dev_groups), "seed": recipe.seed}
+        report["annotators"] = reliability.report(judgements, known)
         scale = _scale(model, train_groups, report["slope"], settings, tokenizer.pad, device)
         learner.whole()
         if ranks.leads():
@@ -83,6 +91,20 @@ def _trunk(recipe: Recipe, workspace: Workspace) -> Trunk:
     if recipe.lora is None:
         return weights.load_language_model(source).trunk
     return adapter.beside(weights.load_language_model(workspace.read("base")), source / "adapter").trunk
+
+
+def _compared(known: Mapping[str, Annotator]) -> bool:
+    """Whether annotators could be compared with each other; says what came out."""
+    if not any(who.shared for who in known.values()):
+        metrics.say("      no two annotators judged the same answers: who can be relied on is not known, each weighs 1")
+        return False
+    least, most = (pick(known, key=lambda name: known[name].weight) for pick in (min, max))
+    moved = max(known, key=lambda name: abs(known[name].order_bias))
+    metrics.say(
+        f"      {len(known)} annotators weigh {known[least].weight:.2f} ({least}) to "
+        f"{known[most].weight:.2f} ({most}); order moves {moved} most, {known[moved].order_bias:+.2f} log-odds a place"
+    )
+    return True
 
 
 def _scores(
@@ -174,7 +196,7 @@ def train(
     def objective(ranked: RankedBatch) -> tuple[Tensor, Tensor]:
         rows = reply_scores(model, ranked.replies, pooling=settings.pooling)
         scores = ranked.spread(rows)  # (prompts, candidates, criteria + overall)
-        loss, prompts = preference_loss(scores[..., -1], ranked.targets, ranked.weights)
+        loss, prompts = preference_loss(scores[..., -1], ranked.targets, ranked.weights, ranked.worth)
         return loss + settings.criteria_weight * criteria_loss(scores[..., :-1], ranked.labels, ranked.present), prompts
 
     longest = max(len(group.prompt_ids) + max(map(len, group.reply_ids)) for group in members)

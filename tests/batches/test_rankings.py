@@ -1,6 +1,8 @@
 """A batch of rankings means the same in any order and in any pieces."""
 
+import math
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from objectives.test_preference import Letters
 
 from palate.batches.rankings import Group, batch, by_size, groups
 from palate.device import Device
+from palate.feedback.reliability import EQUAL, Annotator
 from palate.generate.replies import reply_scores
 from palate.nn.config import Shape
 from palate.nn.transformer import ScalarModel, Trunk
@@ -99,3 +102,57 @@ def test_candidates_that_are_not_there_have_no_score() -> None:
         count = len(group.reply_ids)
         assert row.tolist() == [*range(at + 1, at + count + 1)] + [0] * (7 - count)
         at += count
+
+
+def weighed(judgements: list[Judgement], annotators: dict[str, Annotator] | None) -> list[Group]:
+    """Two prompts with two answers each, i and j."""
+    prompts = [Prompt(id=p, messages=conversation("q"), family="f") for p in "pq"]
+    responses = [
+        Response(id=f"{p}{name}", prompt_id=p, text="", token_ids=(ids, 1))
+        for p in "pq"
+        for name, ids in (("i", 9), ("j", 8))
+    ]
+    return groups(prompts, responses, judgements, Letters(), room=60, annotators=annotators)[0]  # type: ignore[arg-type]
+
+
+def says(who: str, prompt: str, first: str, second: str) -> Judgement:
+    ranks = {f"{prompt}{first}": 1, f"{prompt}{second}": 2}
+    shown = (f"{prompt}i", f"{prompt}j")
+    return Judgement(id=f"{who}{prompt}", prompt_id=prompt, annotator=who, ranks=ranks, presented_order=shown)
+
+
+KNOWN = {name: replace(EQUAL, weight=weight) for name, weight in (("careful", 1.5), ("careless", 0.5))}
+
+
+def test_a_careful_judgement_counts_more_within_a_prompt() -> None:
+    given = [says("careful", "p", "i", "j"), says("careless", "p", "j", "i")]
+    (plain,), (group,) = weighed(given, None), weighed(given, KNOWN)
+    assert (plain.targets[0][1], plain.counted[0][1], plain.worth) == (0.5, 2, 1)
+    assert (group.targets[0][1], group.counted[0][1], group.worth) == (0.75, 2, 1)
+    (stranger,) = weighed([says("stranger", "p", "i", "j")], KNOWN)
+    assert (stranger.targets[0][1], stranger.worth) == (1, 1), "of whom nothing is known counts as everybody"
+
+
+def test_a_prompt_that_only_the_careless_judged_counts_less() -> None:
+    """The loss takes the mean within a prompt, where a weight that is everybody's would cancel."""
+    members = weighed([says("careful", "p", "i", "j"), says("careless", "q", "i", "j")], KNOWN)
+    assert [group.worth for group in members] == [1.5, 0.5]
+    ranked = batch(members, pad=0, device=CPU.torch)
+    scores = torch.zeros(2, 2, requires_grad=True)
+    loss, prompts = preference_loss(scores, ranked.targets, ranked.weights, ranked.worth)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert prompts == 2 and scores.grad is not None
+    torch.testing.assert_close(scores.grad, torch.tensor([[-0.75, 0.75], [-0.25, 0.25]]))
+
+
+def test_a_choice_that_order_explains_tells_little() -> None:
+    hasty = {"hasty": replace(EQUAL, order_bias=2.0)}
+    (follows,) = weighed([says("hasty", "p", "i", "j")], hasty)
+    (against,) = weighed([says("hasty", "p", "j", "i")], hasty)
+    expected = 1 / (1 + math.exp(-2.0))
+    assert follows.worth == against.worth == pytest.approx(4 * expected * (1 - expected))
+    assert follows.targets[0][1] == pytest.approx(0.5 + 1 / (4 * expected)) and against.targets[0][1] == 0
+
+
+def test_who_says_the_opposite_of_everybody_is_not_asked() -> None:
+    assert weighed([says("x", "p", "i", "j")], {"x": replace(EQUAL, weight=0.0)}) == []

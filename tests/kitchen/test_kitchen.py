@@ -136,7 +136,7 @@ def test_the_panel_is_simulated_noisy_and_mostly_right() -> None:
         ]
         for p in prompts
     }
-    judgements = panel.judge(WORLD, prompts, responses, annotators=5, overlap=2, seed=0)
+    judgements = panel.judge(WORLD, prompts, responses, panel.guests(WORLD, 5, 0), overlap=2, seed=0)
     assert len(judgements) == 400 and all(j.simulated for j in judgements)
     by_id = {p.id: p for p in prompts}
     right = []

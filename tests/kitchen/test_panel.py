@@ -53,7 +53,7 @@ def test_a_careful_guest_agrees_with_itself_and_a_careless_one_hardly() -> None:
 def test_more_guests_come_closer_to_gold() -> None:
     right = {}
     for overlap in (1, 4):
-        judgements = panel.judge(WORLD, PROMPTS, ANSWERS, annotators=5, overlap=overlap, seed=0)
+        judgements = panel.judge(WORLD, PROMPTS, ANSWERS, panel.guests(WORLD, 5, 0), overlap=overlap, seed=0)
         wins: dict[str, float] = {}
         for judgement in judgements:
             for a, b, target in judgement.pairs():
@@ -65,15 +65,12 @@ def test_more_guests_come_closer_to_gold() -> None:
     assert 0.85 < right[4] < 0.97
 
 
-def test_what_is_shown_first_looks_a_little_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    def bias() -> float:
-        found = feedback.first_shown([j for seed in range(6) for j in asked(CAREFUL, seed)])
-        assert found is not None
-        return found
-
-    assert 0.02 < bias() < 0.2
-    monkeypatch.setattr(panel, "ORDER_BIAS", 0.0)
-    assert abs(bias()) < 0.02
+@pytest.mark.parametrize(("order_bias", "least", "most"), [(CAREFUL.order_bias, 0.02, 0.2), (0.0, -0.02, 0.02),
+                                                           (0.2, 0.4, 0.6)])  # fmt: skip
+def test_what_is_shown_first_looks_better_to_whom_order_moves(order_bias: float, least: float, most: float) -> None:
+    guest = dataclasses.replace(CAREFUL, order_bias=order_bias)
+    found = feedback.first_shown([j for seed in range(6) for j in asked(guest, seed)])
+    assert found is not None and least < found < most
 
 
 def test_a_taste_moves_the_order_and_gold_does_not_share_it() -> None:
@@ -109,6 +106,6 @@ def test_guests_prefer_the_right_answer_to_the_well_told_wrong_one() -> None:
     first = [
         judgement.ranks["right"] == 1
         for seed in range(40)
-        for judgement in panel.judge(WORLD, [prompt], answers, annotators=5, overlap=4, seed=seed)
+        for judgement in panel.judge(WORLD, [prompt], answers, panel.guests(WORLD, 5, seed), overlap=4, seed=seed)
     ]
     assert statistics.fmean(first) > 0.75

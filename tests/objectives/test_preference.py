@@ -65,7 +65,11 @@ def judged(rng: random.Random, candidates: list[int]) -> tuple[RankedBatch, list
         k = len(group.targets)
         targets[n, :k, :k] = torch.tensor(group.targets, dtype=torch.float64)
     torch.testing.assert_close(targets.float(), made.targets)
-    return RankedBatch(made.replies, made.place, targets, weights, made.labels, made.present), rankings, labels
+    return (
+        RankedBatch(made.replies, made.place, targets, weights, made.labels, made.present, made.worth),
+        rankings,
+        labels,
+    )
 
 
 def table(rng: random.Random, candidates: list[int], *more: int) -> torch.Tensor:

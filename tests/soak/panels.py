@@ -52,12 +52,15 @@ def prepared(run: Path, folder: Path, told: dict[str, Any], overrides: list[str]
 
 def made(recipe: Recipe, workspace: Workspace, told: dict[str, Any], first: str, last: str) -> None:
     """Stages `first` to `last` with this panel in the place of the package's."""
-    asked = panel.judge
+    asked, invited = panel.judge, panel.guests
 
     def judge(*values: Any, **named: Any) -> Any:
         return asked(*values, **(named | {"seed": told["seed"]}))
 
-    with mock.patch.multiple(panel, judge=judge, **{k: v for k, v in told.items() if k.isupper()}):
+    def guests(world: Any, count: int, _: int) -> Any:
+        return invited(world, count, told["seed"])
+
+    with mock.patch.multiple(panel, judge=judge, guests=guests, **{k: v for k, v in told.items() if k.isupper()}):
         flow.run(recipe, workspace, first=first, last=last)
 
 

@@ -11,6 +11,7 @@ from palate import flow
 from palate.align import rankings
 from palate.batches.rankings import Group, batch, by_size, groups
 from palate.errors import BadInput
+from palate.feedback.reliability import EQUAL
 from palate.measure import preference
 from palate.objectives.preference import preference_loss
 from palate.recipe import Recipe
@@ -143,3 +144,19 @@ def test_the_slope_is_what_a_score_is_worth(truth: float, told: float) -> None:
         )  # fmt: skip
         scores.append([a, b])
     assert preference.slope(members, scores) == pytest.approx(told, abs=0.04)
+
+
+def test_who_judged_is_told_and_held_out_prompts_weigh_everybody_alike(small_run: Made, tmp_path: Path) -> None:
+    """Of guests that agree as the panel does; only judgements of train prompts say who can be relied on."""
+    workspace = small_run[1]
+    report = json.loads((workspace.read("reward") / "report.json").read_text())
+    train = rankings.judged_train(workspace)
+    told = report["annotators"]
+    assert sum(line["judgements"] for line in told.values()) == len(train) < len(ranked(workspace)) * 4
+    assert sum(line["weight"] * line["judgements"] for line in told.values()) == pytest.approx(len(train), rel=1e-3)
+    assert all(line["simulated"] for line in told.values())
+    tokenizer = tokenizers.load(workspace.read("sft"))
+    deaf = {name: replace(EQUAL, weight=0.5) for name in told}
+    plain, weighed = (rankings.read(workspace, tokenizer, room=160, annotators=who) for who in (None, deaf))
+    assert weighed[1:] == plain[1:] and {group.worth for group in plain[1]} == {1.0}
+    assert weighed[0] != plain[0] and {group.worth for group in weighed[0]} == {0.5}
