@@ -247,6 +247,26 @@ def rank(
             typer.echo(line)
 
 
+@app.command()
+def refit(
+    run: Run,
+    out: Annotated[Path | None, typer.Option("--out", help="Write a reward model with these heads here.")] = None,
+) -> None:
+    """Fit the reward model's heads again, in seconds, on all judgements there are now; its body stays as it is."""
+    from palate.commands import refit as command
+
+    settings, workspace = flow.reopen(run)
+    told = command.refit(settings, workspace, out)
+    typer.echo(
+        f"{told.judgements:,} judgements ({told.new:,} that the reward model was not trained on), all heads in "
+        f"{told.seconds:.1f} s.\n"
+        f"Held-out pairs in order: {told.before.mean:.3f} [{told.before.low:.3f}, {told.before.high:.3f}] as trained, "
+        f"{told.after.mean:.3f} [{told.after.low:.3f}, {told.after.high:.3f}] fitted again (n = {told.after.n})."
+    )
+    if out is not None:
+        typer.echo(f"The reward model with these heads: {out}")
+
+
 bench = typer.Typer(
     help="Measure this machine: Palate beside what people would pick instead.",
     no_args_is_help=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class Group:
     targets: tuple[tuple[float, ...], ...]
     counted: tuple[tuple[float, ...], ...]
     labels: tuple[tuple[float | None, ...], ...]
+    place: Mapping[str, int] = field(default_factory=dict)
+    """Response id -> number of its candidate; equal answers are one candidate."""
     worth: float = 1.0
     """How much one comparison of this prompt weighs: what only careless people judged counts less than the others."""
 
@@ -110,6 +112,7 @@ def _group(
         targets=tuple(tuple(_share(t, w) for t, w in zip(row, weight)) for row, weight in zip(totals, weights)),
         counted=tuple(map(tuple, weights)),
         labels=tuple(tuple(sum(s) / len(s) if s else None for s in row) for row in scores),
+        place=place,
         worth=sum(map(sum, weights)) / max(comparisons, 1),
     )
 

@@ -63,6 +63,30 @@ def _read(trunk: Trunk, replies: Replies) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
+def features_all(
+    model: ScalarModel,
+    prompts: Sequence[Sequence[int]],
+    replies: Sequence[Sequence[int]],
+    *,
+    pooling: str,
+    pad: int,
+    device: Device,
+    rows: int = 128,
+) -> Tensor:
+    """What the score heads read of n prompt-reply pairs, (n, dim) in float32 on the CPU. A head times it is the score,
+    because heads are linear and `pooled` is an average."""
+    model.eval()
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(replies[i]))
+    result = torch.zeros(len(prompts), model.score.in_features)
+    for start in range(0, len(order), rows):
+        part = order[start : start + rows]
+        laid = lay_out([prompts[i] for i in part], [replies[i] for i in part], pad=pad).to(device.torch)
+        hidden, place = _read(model.trunk, laid)
+        result[part] = pooled(hidden.float()[place[:, 1:]], laid.mask, pooling).cpu()
+    return result
+
+
+@torch.no_grad()
 def score_all(
     model: ScalarModel,
     prompts: Sequence[Sequence[int]],

@@ -5,25 +5,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from palate import metrics, ranks
-from palate.align import rankings
+from palate.align import heads, rankings
+from palate.align.heads import OUTPUTS
 from palate.batches.order import step_items
 from palate.batches.rankings import Group, RankedBatch, batch, by_size, pair_count
 from palate.device import Device, generator, open_device
 from palate.feedback import reliability
 from palate.feedback.reliability import Annotator
-from palate.generate.replies import reply_scores, score_all
+from palate.generate.replies import features_all, reply_scores, score_all
 from palate.measure import preference
 from palate.metrics import Metrics, Progress
 from palate.nn.transformer import ScalarModel, Trunk
 from palate.objectives.preference import criteria_loss, preference_loss
 from palate.recipe import Recipe, Reward
-from palate.records import CRITERIA
+from palate.records import Judgement
 from palate.text import tokenizer as tokenizers
 from palate.train import resume
 from palate.train.distributed import share
@@ -36,10 +37,6 @@ from palate.weights import folder as weights
 from palate.weights.families import context_of
 from palate.workspace import Workspace
 
-OUTPUTS = (*CRITERIA, "overall")
-
-RANKED = 0.995
-"""Quantile of the scores of ranked answers beyond which a score says little: nobody has ranked such answers."""
 SCALE_PROMPTS = 256
 """How many prompts' replies say the scale of the score: of 4 replies each, it is known to 3 % of itself."""
 
@@ -74,7 +71,14 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         report |= {"train_prompts": len(train_groups), "dev_prompts": len(dev_groups), "too_long": too_long}
         report |= {"train_pairs": pair_count(train_groups), "dev_pairs": pair_count(dev_groups), "seed": recipe.seed}
         report["annotators"] = reliability.report(judgements, known)
-        scale = _scale(model, train_groups, report["slope"], settings, tokenizer.pad, device)
+        every = [*train_groups, *dev_groups]
+        features = _features(model, every, settings, tokenizer.pad, device)
+        if ranks.leads():
+            heads.keep(folder, every, features)
+            report["influence"] = _influence(folder, judgements, dev_groups, trusted, recipe.seed)
+        some = train_groups[:: -(-len(train_groups) // SCALE_PROMPTS)]
+        told = [s for group in _scores(model, some, settings, tokenizer.pad, device) for s in group]
+        scale = heads.scale(told, report["slope"], settings)
         learner.whole()
         if ranks.leads():
             (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -91,6 +95,26 @@ def _trunk(recipe: Recipe, workspace: Workspace) -> Trunk:
     if recipe.lora is None:
         return weights.load_language_model(source).trunk
     return adapter.beside(weights.load_language_model(workspace.read("base")), source / "adapter").trunk
+
+
+def _features(model: ScalarModel, members: Sequence[Group], settings: Reward, pad: int, device: Device) -> Tensor:
+    """(candidates of all members, dim): what the heads read."""
+    asked = [group.prompt_ids for group in members for _ in group.reply_ids]
+    replies = [ids for group in members for ids in group.reply_ids]
+    return features_all(model, asked, replies, pooling=settings.pooling, pad=pad, device=device)
+
+
+def _influence(
+    folder: Path,
+    judgements: Sequence[Judgement],
+    unseen: Sequence[Group],
+    known: Mapping[str, Annotator] | None,
+    seed: int,
+) -> dict[str, Any]:
+    """What each annotator's judgements changed, where there are several."""
+    if len({judgement.annotator for judgement in judgements}) < 2:
+        return {}
+    return heads.influence(heads.read(folder), judgements, unseen, preference.pair_accuracy, known, seed=seed)
 
 
 def _compared(known: Mapping[str, Annotator]) -> bool:
@@ -126,18 +150,13 @@ def _scores(
     return result
 
 
-def mixed(scores: Sequence[float], mix: dict[str, float] | None) -> float:
-    """One number from the five scores: overall alone, or the recipe's mix of heads."""
-    if mix is None:
-        return scores[-1]
-    return sum(mix.get(name, 0.0) * score for name, score in zip(OUTPUTS, scores, strict=True))
-
-
 def _measure(
     model: ScalarModel, train: Sequence[Group], dev: Sequence[Group], settings: Reward, pad: int, device: Device
 ) -> dict[str, Any]:
     """Everything a reader asks of a reward model, on prompts it has not seen."""
-    overall = [[mixed(s, settings.weights) for s in group] for group in _scores(model, dev, settings, pad, device)]
+    overall = [
+        [heads.mixed(s, settings.weights) for s in group] for group in _scores(model, dev, settings, pad, device)
+    ]
     report: dict[str, Any] = {
         "accuracy": preference.pair_accuracy(dev, overall).to_json(),
         "length_only": preference.length_only(train, dev).to_json(),
@@ -153,27 +172,6 @@ def _measure(
         f"times {report['slope']:.2f}"
     )
     return report
-
-
-def _scale(
-    model: ScalarModel, members: Sequence[Group], slope: float, settings: Reward, pad: int, device: Device
-) -> dict[str, Any]:
-    """How PPO reads the heads: their mix, times what it proved to be worth on held-out rankings, so that its unit is
-    log-odds of being preferred; and its mean and standard deviation over the assistant's replies, because PPO's score
-    has mean 0 at the start (Ziegler et al. 2019, section 2.1)."""
-    mix = {"overall": 1.0} if settings.weights is None else settings.weights
-    some = members[:: -(-len(members) // SCALE_PROMPTS)]
-    values = torch.tensor(
-        [slope * mixed(s, mix) for group in _scores(model, some, settings, pad, device) for s in group]
-    )
-    return {
-        "labels": list(OUTPUTS),
-        "pooling": settings.pooling,
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "highest": float(values.quantile(RANKED)),
-        "mix": [slope * mix.get(name, 0.0) for name in OUTPUTS],
-    }
 
 
 def train(

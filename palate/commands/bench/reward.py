@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from palate.align.heads import OUTPUTS
 from palate.batches.rankings import Group
 from palate.commands.bench import harness, peers
 from palate.commands.bench.harness import OURS, Record
@@ -155,7 +156,7 @@ def ours(turns: Turns, *, workload: Mapping[str, Any]) -> None:
             "save_every": NEVER,
         }
     )
-    model = ScalarModel(Trunk(work.shape), len(reward.OUTPUTS), generator("score head"))
+    model = ScalarModel(Trunk(work.shape), len(OUTPUTS), generator("score head"))
     initialise(model.trunk, work.shape, generator("trunk"))
     learner = Learner.make("adamw", model, device, weight_decay=settings.weight_decay)
     members = groups(work)
