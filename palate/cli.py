@@ -336,6 +336,30 @@ def bench_dial(
     command.main(run, json)
 
 
+@bench.command("aligned")
+def bench_aligned(
+    folder: Annotated[Path, typer.Argument(help="Where the runs lie; what is there is not made again.")],
+    json: Json = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "41,42,43,44,45",
+    parts: Annotated[str, typer.Option(help="Which measurements, with commas.")] = "methods,rounds,safety,stop",
+) -> None:
+    """The kitchen on several seeds: methods, rounds, the safety weight, over-optimisation and the alarm at it."""
+    from palate.commands.bench import aligned as command
+    from palate.kitchen import knowledge
+    from palate.kitchen.judge import Judge
+
+    def gold(recipe: recipes.Recipe) -> Callable[[Any, str], dict[str, float]]:
+        assert recipe.kitchen is not None
+        return Judge(knowledge.build(recipe.kitchen.seed, recipe.kitchen.dishes)).scores
+
+    wanted = [part.strip() for part in parts.split(",")]
+    if unknown := [part for part in wanted if part not in command.PARTS]:
+        raise BadInput(f"there is no part {unknown[0]!r}.", "--parts", f"Name some of {', '.join(command.PARTS)}.")
+    if not all(number.strip().isdigit() for number in seeds.split(",")):
+        raise BadInput("seeds are whole numbers.", "--seeds", "For example 41,42,43.")
+    command.main(shipped(Path("kitchen")), gold, folder, json, [int(number) for number in seeds.split(",")], wanted)
+
+
 @bench.command("shakespeare")
 def bench_shakespeare(
     text: Annotated[Path, typer.Argument(help="The text of tiny Shakespeare, input.txt or input.txt.gz.")],

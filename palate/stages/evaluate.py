@@ -447,7 +447,8 @@ def _claims(report: dict[str, Any], at_best: dict[str, Answers]) -> dict[str, An
     if "placebo" in at_best:
         report["placebo"]["gain"] = measure.gain(at_best["placebo"], sft).to_json()
     wins = {a: {b: measure.wins(at_best[a], at_best[b]).to_json() for b in at_best if b != a} for a in at_best}
-    return {"methods": methods, "win_rates": wins}
+    gains = {a: {b: measure.gain(at_best[a], at_best[b]).to_json() for b in at_best if b != a} for a in at_best}
+    return {"methods": methods, "win_rates": wins, "differences": gains}
 
 
 # --- reward model ----------------------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path) -> None:
         docs.rewritten(PAGE, tmp_path)
 
 
-def test_the_page_is_what_its_figures_give() -> None:
+@pytest.mark.parametrize("name", ["performance.md", "methods.md"])
+def test_the_page_is_what_its_figures_give(name: str) -> None:
     root = Path(__file__).parents[3]
-    page = (root / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (root / "docs" / name).read_text(encoding="utf-8")
     assert docs.rewritten(page, root / "benchmarks") == page
