@@ -257,7 +257,7 @@ def _stop_tables(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         rows[f"seed {one['seed']}"] = {
             "gold at its peak": f"{peak['overall']:.3f} (round {peak['round']}, {peak['kl']:.1f} nats)",
             "gold of what comes back": f"{kept['overall']:.3f} (round {kept['round']}, {kept['kl']:.1f} nats)",
-            "of the peak": f"{kept['overall'] / peak['overall']:.2f}",
+            "of the peak": f"{kept['overall'] / max(peak['overall'], 1e-9):.2f}",
             "gold at the end": f"{last['overall']:.3f} ({last['kl']:.1f} nats)",
             "learned reward, peak to end": f"{peak['score']:+.2f} to {last['score']:+.2f}",
             "in time": "yes" if one["in_time"] else "no",
