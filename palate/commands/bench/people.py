@@ -14,7 +14,7 @@ from palate.batches.rankings import Group, groups
 from palate.errors import BadInput
 from palate.feedback import formats
 from palate.measure import preference
-from palate.records import Prompt, Response
+from palate.records import Judgement, Prompt, Response
 from palate.text.tokenizer import Tokenizer
 
 FILES = {
@@ -25,12 +25,12 @@ FILES = {
 }
 """Bai et al. 2022 (two), Kopf et al. 2023, and votes on a site about beer."""
 
-PROMPT, REPLY = 128, 352
+PROMPT, REPLY = 96, 256
 """The network reads the last tokens of what was asked and the first of an answer: so every comparison is kept, and
-none takes more than 480 tokens. Who counts words sees all of an answer."""
-MOST_ANSWERS = 9
-"""Of one question, drawn where there are more: the most that one of Open-Assistant's has. One question about beer has
-33 answers, and their 528 pairs would be a quarter of all that TRL sees."""
+none takes more than 352 tokens. Who counts words sees all of an answer."""
+MOST_ANSWERS = 6
+"""Of one question, drawn where there are more. One question about beer has 33 answers, and their 528 pairs would be a
+quarter of all that TRL sees."""
 FOLDS = 3
 DEV = 0.15
 """Share of the questions that is for choosing settings. It is in no fold: neither trained on nor reported."""
@@ -46,7 +46,7 @@ def read(path: Path, tokenizer: Tokenizer) -> list[Group]:
     Ties are left out, since TRL's trainer has none. Raises BadInput."""
     prompts: dict[str, Prompt] = {}
     responses: dict[str, Response] = {}
-    judgements = []
+    judgements: list[Judgement] = []
     for one in formats.read_comparisons(path):
         prompts.setdefault(one.prompt.id, one.prompt)
         responses.update((r.id, r) for r in one.responses)

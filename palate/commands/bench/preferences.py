@@ -35,35 +35,41 @@ HOW = "`make .venv-trl/ready`, then `.venv-trl/bin/python -m palate.cli bench pr
 ERRORS = 1.96 + 0.8416
 """How many standard errors a difference has to be so that a two-sided test at 5 % finds it four times in five: the
 normal quantiles of .975 and .80 (Cohen 1988; Card et al. 2020, "With Little Power Comes Great Responsibility")."""
-FORMS = {"rankings": "whole", "all pairs": "pairs", "one pair": "one"}
-"""Ways to read the same rankings, by the name they have in the tables."""
+WHOLE = "rankings"
+FORMS = {"all pairs": "pairs", "one pair": "one"}
+"""Ways to read the same rankings taken apart, by the name they have in the tables."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is measured, and how large. `training` is whatever both trainers have in common."""
+    """What is measured, and how large."""
 
-    sets: tuple[str, ...] = tuple(people.FILES)
-    ranked: tuple[str, ...] = ("open-assistant", "stack-exchange")
-    """Those whose questions have more than two answers."""
-    chosen_on: tuple[str, ...] = tuple(people.FILES)
+    training: Mapping[str, Mapping[str, Any]]
+    """By set, how both train on it: about sixteen pairs in a step everywhere."""
+    ranked: tuple[str, ...]
+    """Sets whose questions have more than two answers."""
+    chosen_on: tuple[str, ...]
     """Sets whose questions apart choose the learning rates."""
-    lrs: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
-    training: Mapping[str, Any]
+    lrs: tuple[float, ...]
     tried: Mapping[str, Mapping[str, Any]]
-    """Other ways to train ours, told by what differs, read on the questions apart."""
-    tried_on: tuple[str, ...] = ("helpful", "harmless")
-    seeds: int = 3
-    """Of each form of rankings, on every fold."""
+    """Other ways to train ours, told by what differs, read on the same questions apart."""
     steps: int = backbone.STEPS
     sft_steps: int = backbone.SFT_STEPS
 
 
 PLAN = Plan(
-    training={"epochs": 2},
+    training={
+        "helpful": {"epochs": 1, "questions": 16},
+        "harmless": {"epochs": 1, "questions": 16},
+        "open-assistant": {"epochs": 2, "questions": 4},
+        "stack-exchange": {"epochs": 1, "questions": 4},
+    },
+    ranked=("open-assistant", "stack-exchange"),
+    chosen_on=("helpful",),
+    lrs=(1e-4, 3e-4),
     tried={
         "last token": {"pooling": "last"},
-        "one epoch": {"epochs": 1},
+        "two epochs": {"epochs": 2},
         "four epochs": {"epochs": 4},
         "from the base": {"model": "base"},
     },
@@ -81,19 +87,18 @@ def measure(data: Path, folder: Path, plan: Plan) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     run = backbone.make(data, folder.resolve(), people.families(data), steps=plan.steps, sft_steps=plan.sft_steps)
     bench = Bench(data, folder.resolve(), run, plan)
-    chosen, trials = bench.choose()
-    workloads: dict[str, Any] = {"learning rates": {"trials": trials}}
+    lrs, trials = bench.choose()
+    workloads: dict[str, Any] = {name: bench.against(name, lrs) for name in plan.training}
+    workloads |= {f"{name}: rankings and pairs": bench.forms(name, lrs) for name in plan.ranked}
+    workloads["learning rates"] = {"trials": trials}
     if plan.tried:
-        workloads["other ways to train ours"] = {"trials": bench.tried(chosen[OURS])}
-    for name in plan.sets:
-        workloads[name] = bench.against(name, chosen)
-    for name in plan.ranked:
-        workloads[f"{name}: rankings and pairs"] = bench.forms(name, chosen[OURS])
+        workloads["other ways to train ours"] = {"trials": bench.tried(lrs)}
     return {
         "bench": "preferences",
         "machine": harness.machine(),
         "backbone": _backbone(run),
-        "chosen": {who: asdict(entry) for who, entry in chosen.items()},
+        "learning_rates": lrs,
+        "training": {name: dict(told) for name, told in plan.training.items()},
         "workloads": workloads,
     }
 
@@ -121,38 +126,41 @@ class Bench:
         tokenizer = tokenizers.load(self.run / FOLDERS["sft"])
         return people.splits(people.read(self.data / people.FILES[name], tokenizer))
 
-    def choose(self) -> tuple[dict[str, Entry], list[dict[str, Any]]]:
-        """(each trainer as it will be trained, what each learning rate reached on the questions apart): the one that
-        is right most often, over all sets."""
-        start = {
-            OURS: Entry(trainer="ours", **self.plan.training),
-            PEER: Entry(trainer="theirs", pooling="last", **self.plan.training),
+    def entries(self, name: str, lrs: Mapping[str, float]) -> dict[str, Entry]:
+        """Both trainers on a set."""
+        told = self.plan.training[name]
+        return {
+            OURS: Entry(trainer="ours", lr=lrs[OURS], **told),
+            PEER: Entry(trainer="theirs", lr=lrs[PEER], pooling="last", **told),
         }
-        right: dict[tuple[str, float], list[float]] = {}
+
+    def choose(self) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """(each trainer's learning rate, what each rate reached on the questions apart): the one that is right most
+        often."""
+        right: dict[str, dict[float, list[float]]] = {OURS: {}, PEER: {}}
         for name in self.plan.chosen_on:
             apart = self.questions(name)["dev"]
             for lr in self.plan.lrs:
-                told = self.race(name, 0, "dev", {who: replace(entry, lr=lr) for who, entry in start.items()})
-                for who in start:
-                    right.setdefault((who, lr), []).extend(preference.right(apart, told[who]["scores"]))
-        best = {who: max(self.plan.lrs, key=lambda lr, who=who: statistics.mean(right[who, lr])) for who in start}  # type: ignore[misc]
-        trials = [{"trainer": who, "lr": lr, **_told(values)} for (who, lr), values in sorted(right.items())]
-        return {who: replace(entry, lr=best[who]) for who, entry in start.items()}, trials
+                for who, told in self.race(name, 0, "dev", self.entries(name, dict.fromkeys(right, lr))).items():
+                    right[who].setdefault(lr, []).extend(preference.right(apart, told["scores"]))
+        lrs = {who: max(found, key=lambda lr, found=found: statistics.mean(found[lr])) for who, found in right.items()}  # type: ignore[misc]
+        return lrs, [
+            {"trainer": who, "lr": lr, **_told(values)} for who, found in right.items() for lr, values in found.items()
+        ]
 
-    def tried(self, ours: Entry) -> list[dict[str, Any]]:
-        """What other ways reach on the questions apart, and how much that differs from ours as it is."""
+    def tried(self, lrs: Mapping[str, float]) -> list[dict[str, Any]]:
+        """What ours reaches in other ways on the questions apart."""
         found: dict[str, list[float]] = {}
-        for name in self.plan.tried_on:
+        for name in self.plan.chosen_on:
             apart = self.questions(name)["dev"]
-            for way, changes in {"as chosen": {}, **self.plan.tried}.items():
-                # With the peer beside it where it ran like this already, so that it is not trained again.
-                told = self.race(name, 0, "dev", {OURS: replace(ours, **changes)})
+            for way, changes in {"as above": {}, **self.plan.tried}.items():
+                told = self.race(name, 0, "dev", {OURS: replace(self.entries(name, lrs)[OURS], **changes)})
                 found.setdefault(way, []).extend(preference.right(apart, told[OURS]["scores"]))
         return [{"way": way, **_told(values)} for way, values in found.items()]
 
-    def against(self, name: str, chosen: Mapping[str, Entry]) -> dict[str, Any]:
+    def against(self, name: str, lrs: Mapping[str, float]) -> dict[str, Any]:
         """Ours, TRL and the trivial ones on one set: every question that is not apart is held out once."""
-        parts = self.questions(name)
+        parts, chosen = self.questions(name), self.entries(name, lrs)
         right: dict[str, list[float]] = {}
         runs = []
         for fold in range(people.FOLDS):
@@ -176,32 +184,26 @@ class Bench:
             "times_faster": {name: {"peer": PEER, **ratio, "high": round(max(by_fold), 2)}},
         }
 
-    def forms(self, name: str, ours: Entry) -> dict[str, Any]:
-        """Ours on whole rankings, on all their pairs one by one, and on one pair of each; means over seeds."""
-        parts = self.questions(name)
+    def forms(self, name: str, lrs: Mapping[str, float]) -> dict[str, Any]:
+        """Ours on whole rankings, on all their pairs one by one, and on one pair of each."""
+        parts, chosen = self.questions(name), self.entries(name, lrs)
         right: dict[str, list[float]] = {}
         reads: dict[str, list[int]] = {}
         for fold in range(people.FOLDS):
-            of_seeds: dict[str, list[list[float]]] = {}
-            for seed in range(self.plan.seeds):
-                entries = {shown: replace(ours, form=form, seed=seed) for shown, form in FORMS.items()}
-                for shown, told in self.race(name, fold, str(fold), entries).items():
-                    of_seeds.setdefault(shown, []).append(preference.right(parts[str(fold)], told["scores"]))
-                    reads.setdefault(shown, []).append(told["answers_read"])
-            for shown, values in of_seeds.items():
-                right.setdefault(shown, []).extend(np.mean(values, axis=0).tolist())
-        first = next(iter(FORMS))
+            runs = {WHOLE: self.race(name, fold, str(fold), chosen)[OURS]}  # as it ran beside the peer
+            runs |= self.race(
+                name, fold, str(fold), {shown: replace(chosen[OURS], form=form) for shown, form in FORMS.items()}
+            )
+            for shown, told in runs.items():
+                right.setdefault(shown, []).extend(preference.right(parts[str(fold)], told["scores"]))
+                reads.setdefault(shown, []).append(told["answers_read"])
         return {
-            "workload": {**_counted(parts), "seeds": self.plan.seeds},
+            "workload": _counted(parts),
             "contestants": {
-                shown: {**_told(values), "answers read": round(statistics.mean(reads[shown]))}
+                shown: {**_told(values), "answers_read": round(statistics.mean(reads[shown]))}
                 for shown, values in right.items()
             },
-            "differences": {
-                f"{first} - {shown}": _difference(right[first], values)
-                for shown, values in right.items()
-                if shown != first
-            },
+            "differences": {f"{WHOLE} - {shown}": _difference(right[WHOLE], right[shown]) for shown in FORMS},
         }
 
     def race(self, name: str, fold: int, read: str, entries: Mapping[str, Entry]) -> dict[str, dict[str, Any]]:
@@ -216,7 +218,7 @@ class Bench:
         kept.parent.mkdir(exist_ok=True)
         where = {"data": str(self.data / people.FILES[name]), "run": str(self.run), "fold": fold, "read": read}
         with tempfile.TemporaryDirectory() as scratch:
-            given = {
+            given: dict[str, dict[str, Any]] = {
                 who: {"entry": asdict(entry), **where, "target": str(Path(scratch) / f"{number}.json")}
                 for number, (who, entry) in enumerate(entries.items())
             }
