@@ -28,7 +28,7 @@ from palate.commands.bench.trainers import Entry
 from palate.measure import preference
 from palate.measure.intervals import bootstrap
 from palate.text import tokenizer as tokenizers
-from palate.workspace import FOLDERS, write_atomically
+from palate.workspace import FOLDERS, MANIFEST, write_atomically
 
 PEER = "trl"
 HOW = "`make .venv-trl/ready`, then `.venv-trl/bin/python -m palate.cli bench preferences`"
@@ -72,6 +72,7 @@ PLAN = Plan(
         "two epochs": {"epochs": 2},
         "four epochs": {"epochs": 4},
         "from the base": {"model": "base"},
+        "after SFT on preferred answers": {"demonstrations": 83},
     },
 )
 
@@ -209,7 +210,11 @@ class Bench:
     def race(self, name: str, fold: int, read: str, entries: Mapping[str, Entry]) -> dict[str, dict[str, Any]]:
         """Train all entries by turns, `fold` of the set held out; of each its scores of the questions `read`, steps,
         seconds of one step and answers read. What was measured before is taken from the folder."""
-        asked = {"name": name, "fold": fold, "read": read, "entries": {who: asdict(e) for who, e in entries.items()}}
+        asked = {
+            "backbone": json.loads((self.run / FOLDERS["sft"] / MANIFEST).read_text(encoding="utf-8"))["digest"],
+            "cut": [people.PROMPT, people.REPLY, people.MOST_ANSWERS],
+            **{"name": name, "fold": fold, "read": read, "entries": {who: asdict(e) for who, e in entries.items()}},
+        }
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
         kept = self.folder / "races" / f"{name}-{read}-{digest}.json"
         if kept.is_file():

@@ -15,13 +15,14 @@ import torch
 from palate.batches.rankings import Group
 from palate.commands.bench import peers, people
 from palate.commands.bench.worker import Turns
-from palate.device import generator, open_device
+from palate.device import Device, generator, open_device
 from palate.generate.replies import score_all
 from palate.metrics import Metrics
-from palate.nn.transformer import ScalarModel
-from palate.recipe import Hardware, Reward
-from palate.stages import reward
+from palate.nn.transformer import LanguageModel, ScalarModel
+from palate.recipe import Hardware, Reward, Sft
+from palate.stages import reward, sft
 from palate.text import tokenizer as tokenizers
+from palate.text.tokenizer import Encoded
 from palate.train.update import Learner
 from palate.weights import folder as weights
 from palate.workspace import FOLDERS
@@ -48,6 +49,8 @@ class Entry:
     """Of ours; LlamaForSequenceClassification reads the last token."""
     model: str = "sft"
     """Which model of the backbone's it starts from."""
+    demonstrations: int = 0
+    """Of ours: steps of SFT on the best answers of the questions it is trained on, before it learns to compare."""
     form: str = "whole"
     """Rankings as they are, all their pairs one by one ("pairs"), or one pair of each ("one")."""
     seed: int = 0
@@ -139,7 +142,10 @@ def ours(turns: Turns, *, entry: Mapping[str, Any], data: str, run: str, fold: i
         }
     )
     seed = 1 + fold + people.FOLDS * told.seed
-    model = ScalarModel(weights.load_language_model(folder).trunk, len(reward.OUTPUTS), generator(seed, "score head"))
+    language = weights.load_language_model(folder)
+    if told.demonstrations:
+        _imitate(language, members, told, device, tokenizers.load(folder), seed)
+    model = ScalarModel(language.trunk, len(reward.OUTPUTS), generator(seed, "score head"))
     learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
     with tempfile.TemporaryDirectory() as name:
         log = Sliced(Path(name) / "reward.jsonl", turns, told.slice)
@@ -158,6 +164,38 @@ def ours(turns: Turns, *, entry: Mapping[str, Any], data: str, run: str, fold: i
     )
     _write(target, asked, flat[:, -1].tolist())
     turns()
+
+
+def _imitate(
+    model: LanguageModel,
+    members: Sequence[Group],
+    told: Entry,
+    device: Device,
+    tokenizer: tokenizers.Tokenizer,
+    seed: int,
+) -> None:
+    """SFT on what people preferred: of every question the answer that loses to none of the others."""
+    chats = []
+    for group in members:
+        losers = {worse for _, worse in people.decided_pairs(group)}
+        best = next((ids for i, ids in enumerate(group.reply_ids) if i not in losers), group.reply_ids[0])
+        chats.append(Encoded((*group.prompt_ids, *best), (0,) * len(group.prompt_ids) + (1,) * len(best)))
+    settings = Sft.model_validate(
+        {
+            "steps": told.demonstrations,
+            "batch_rows": told.questions,
+            "peak_lr": told.lr,
+            "schedule": "linear",
+            "warmup_steps": told.warmup,
+            "evaluate_every": NEVER,
+            "save_every": NEVER,
+        }
+    )
+    learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
+    with tempfile.TemporaryDirectory() as name:
+        log = Metrics(Path(name) / "sft.jsonl")
+        sft.train(learner, model, chats, [], settings, device, log, seed, 0, tokenizer, lambda step: None)
+    learner.whole()
 
 
 def theirs(turns: Turns, *, entry: Mapping[str, Any], data: str, run: str, fold: int, read: str, target: str) -> None:

@@ -228,7 +228,9 @@ def test_ours_end_to_end_and_what_is_finished_is_not_done_again(
     bench = Bench(data, tmp_path, run, SMALL)
     entry = Entry(trainer="ours", **HOW)  # type: ignore[arg-type]
     entries = {name: replace(entry, form=form) for name, form in {"whole": "whole", **preferences.FORMS}.items()}
+    entries["imitating"] = replace(entry, demonstrations=2)
     told = bench.race("stack-exchange", 0, "0", entries)
+    assert told["imitating"]["scores"] != told["whole"]["scores"]
     asked = bench.questions("stack-exchange")["0"]
     for name, found in told.items():
         assert [len(scores) for scores in found["scores"]] == [len(g.reply_ids) for g in asked]
