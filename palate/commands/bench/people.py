@@ -41,8 +41,8 @@ def families(data: Path) -> set[str]:
     return {one.prompt.family for name in FILES.values() for one in formats.read_comparisons(data / name)}
 
 
-def read(path: Path, tokenizer: Tokenizer) -> list[Group]:
-    """The questions of a file with answers of which one is preferred to another, cut to PROMPT and REPLY tokens.
+def read(path: Path, tokenizer: Tokenizer, *, reply: int = REPLY) -> list[Group]:
+    """The questions of a file with answers of which one is preferred to another, cut to PROMPT and `reply` tokens.
     Ties are left out, since TRL's trainer has none. Raises BadInput."""
     prompts: dict[str, Prompt] = {}
     responses: dict[str, Response] = {}
@@ -52,17 +52,17 @@ def read(path: Path, tokenizer: Tokenizer) -> list[Group]:
         responses.update((r.id, r) for r in one.responses)
         judgements += one.judgements
     found, _ = groups(prompts.values(), responses.values(), judgements, tokenizer, room=10**9)
-    kept = [without_ties(fewer(cut(group))) for group in found]
+    kept = [without_ties(fewer(cut(group, reply))) for group in found]
     members = [group for group in kept if preference.decided(group)]
     if not members:
         raise BadInput("nobody preferred anything in it.", path, "Name the folder of the data.")
     return members
 
 
-def cut(group: Group) -> Group:
-    """The last PROMPT tokens of what was asked, the first REPLY of every answer."""
+def cut(group: Group, reply: int) -> Group:
+    """The last PROMPT tokens of what was asked, the first `reply` of every answer."""
     return dataclasses.replace(
-        group, prompt_ids=group.prompt_ids[-PROMPT:], reply_ids=tuple(ids[:REPLY] for ids in group.reply_ids)
+        group, prompt_ids=group.prompt_ids[-PROMPT:], reply_ids=tuple(ids[:reply] for ids in group.reply_ids)
     )
 
 

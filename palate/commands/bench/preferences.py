@@ -40,6 +40,16 @@ FORMS = {"all pairs": "pairs", "one pair": "one"}
 """Ways to read the same rankings taken apart, by the name they have in the tables."""
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Other ways to train ours on a set, each told by what differs, and the parts of the questions that tell: those
+    apart, or those held out, which is to understand a result and not to choose by it."""
+
+    name: str
+    read: tuple[str, ...]
+    ways: Mapping[str, Mapping[str, Any]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is measured, and how large."""
@@ -51,8 +61,7 @@ class Plan:
     chosen_on: tuple[str, ...]
     """Sets whose questions apart choose the learning rates."""
     lrs: tuple[float, ...]
-    tried: Mapping[str, Mapping[str, Any]]
-    """Other ways to train ours, told by what differs, read on the same questions apart."""
+    tried: tuple[Trial, ...]
     steps: int = backbone.STEPS
     sft_steps: int = backbone.SFT_STEPS
 
@@ -67,13 +76,23 @@ PLAN = Plan(
     ranked=("open-assistant", "stack-exchange"),
     chosen_on=("helpful",),
     lrs=(1e-4, 3e-4),
-    tried={
-        "last token": {"pooling": "last"},
-        "two epochs": {"epochs": 2},
-        "four epochs": {"epochs": 4},
-        "from the base": {"model": "base"},
-        "after SFT on preferred answers": {"demonstrations": 83},
-    },
+    tried=(
+        Trial(
+            "helpful",
+            ("dev",),
+            {
+                "last token": {"pooling": "last"},
+                "two epochs": {"epochs": 2},
+                "from the base": {"model": "base"},
+                "after SFT on preferred answers": {"demonstrations": 83},
+            },
+        ),
+        Trial(
+            "open-assistant",
+            ("0", "1", "2"),
+            {"416 tokens of an answer": {"reply": 416}, "last token": {"pooling": "last"}},
+        ),
+    ),
 )
 
 
@@ -92,8 +111,8 @@ def measure(data: Path, folder: Path, plan: Plan) -> dict[str, Any]:
     workloads: dict[str, Any] = {name: bench.against(name, lrs) for name in plan.training}
     workloads |= {f"{name}: rankings and pairs": bench.forms(name, lrs) for name in plan.ranked}
     workloads["learning rates"] = {"trials": trials}
-    if plan.tried:
-        workloads["other ways to train ours"] = {"trials": bench.tried(lrs)}
+    for trial in plan.tried:
+        workloads[f"{trial.name}: other ways to train ours"] = {"trials": bench.tried(trial, lrs)}
     return {
         "bench": "preferences",
         "machine": harness.machine(),
@@ -149,14 +168,17 @@ class Bench:
             {"trainer": who, "lr": lr, **_told(values)} for who, found in right.items() for lr, values in found.items()
         ]
 
-    def tried(self, lrs: Mapping[str, float]) -> list[dict[str, Any]]:
-        """What ours reaches in other ways on the questions apart."""
+    def tried(self, trial: Trial, lrs: Mapping[str, float]) -> list[dict[str, Any]]:
+        """What ours reaches as it is, and in other ways."""
+        parts, chosen = self.questions(trial.name), self.entries(trial.name, lrs)
         found: dict[str, list[float]] = {}
-        for name in self.plan.chosen_on:
-            apart = self.questions(name)["dev"]
-            for way, changes in {"as above": {}, **self.plan.tried}.items():
-                told = self.race(name, 0, "dev", {OURS: replace(self.entries(name, lrs)[OURS], **changes)})
-                found.setdefault(way, []).extend(preference.right(apart, told[OURS]["scores"]))
+        for read in trial.read:
+            fold = 0 if read == "dev" else int(read)
+            runs = {"as above": self.race(trial.name, fold, read, chosen)[OURS]}  # as it ran beside the peer
+            for way, changes in trial.ways.items():
+                runs[way] = self.race(trial.name, fold, read, {OURS: replace(chosen[OURS], **changes)})[OURS]
+            for way, told in runs.items():
+                found.setdefault(way, []).extend(preference.right(parts[read], told["scores"]))
         return [{"way": way, **_told(values)} for way, values in found.items()]
 
     def against(self, name: str, lrs: Mapping[str, float]) -> dict[str, Any]:
@@ -212,7 +234,7 @@ class Bench:
         seconds of one step and answers read. What was measured before is taken from the folder."""
         asked = {
             "backbone": json.loads((self.run / FOLDERS["sft"] / MANIFEST).read_text(encoding="utf-8"))["digest"],
-            "cut": [people.PROMPT, people.REPLY, people.MOST_ANSWERS],
+            "cut": [people.PROMPT, people.MOST_ANSWERS],
             **{"name": name, "fold": fold, "read": read, "entries": {who: asdict(e) for who, e in entries.items()}},
         }
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]

@@ -51,6 +51,8 @@ class Entry:
     """Which model of the backbone's it starts from."""
     demonstrations: int = 0
     """Of ours: steps of SFT on the best answers of the questions it is trained on, before it learns to compare."""
+    reply: int = people.REPLY
+    """The first tokens of an answer, which are all that the network reads."""
     form: str = "whole"
     """Rankings as they are, all their pairs one by one ("pairs"), or one pair of each ("one")."""
     seed: int = 0
@@ -98,7 +100,7 @@ def _open(entry: Entry, data: str, run: str, fold: int, read: str) -> tuple[Path
     """(the backbone's folder, what is trained on, what is read afterwards, the PAD id)."""
     folder = Path(run) / FOLDERS[entry.model]
     tokenizer = tokenizers.load(folder)
-    parts = people.splits(people.read(Path(data), tokenizer))
+    parts = people.splits(people.read(Path(data), tokenizer, reply=entry.reply))
     return folder, people.training(parts, fold), parts[read], tokenizer.pad
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from palate.batches.rankings import Group
 from palate.commands.bench import backbone, docs, harness, people, preferences, trainers
-from palate.commands.bench.preferences import Bench, Plan
+from palate.commands.bench.preferences import Bench, Plan, Trial
 from palate.commands.bench.trainers import Entry
 from palate.measure import preference
 from palate.records import Prompt, Response, conversation
@@ -144,9 +144,9 @@ def test_a_first_turn_is_in_one_part_only(data: Path, tokenizer: tokenizers.Toke
 
 
 def test_what_the_network_reads_is_cut_at_the_right_ends() -> None:
-    short = people.cut(group([2, 1]))
+    short = people.cut(group([2, 1]), 200)
     assert short.prompt_ids == tuple(range(300))[-people.PROMPT :]
-    assert [len(ids) for ids in short.reply_ids] == [people.REPLY, 1]
+    assert [len(ids) for ids in short.reply_ids] == [200, 1]
 
 
 def test_ties_do_not_count_and_pairs_know_the_better_one() -> None:
@@ -200,7 +200,7 @@ SMALL = Plan(
     ranked=("stack-exchange",),
     chosen_on=("helpful",),
     lrs=(1e-3,),
-    tried={"last token": {"pooling": "last"}},
+    tried=(Trial("helpful", ("dev", "1"), {"last token": {"pooling": "last"}, "short": {"reply": 2}}),),
     steps=21,
     sft_steps=21,
 )
