@@ -1,5 +1,5 @@
 """The small model that `palate bench preferences` puts its reward models on: novels, an encyclopedia and dialogues,
-then people's demonstrations, through Palate's own stages. Made once in a folder and found there again.
+then people's demonstrations, by `palate run` of a recipe. Made once in a folder and found there again.
 
 None of the preference data is in it: a demonstration that asks what one of their prompts asks is left out.
 """
@@ -10,13 +10,13 @@ import gzip
 import io
 import json
 import lzma
+import subprocess
+import sys
 import tarfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from palate import flow
-from palate import recipe as recipes
-from palate.errors import BadInput
+from palate.errors import BadInput, Unsupported
 from palate.feedback import formats
 
 NOVELS = 9
@@ -62,20 +62,19 @@ STEPS, SFT_STEPS = 600, 250
 def make(data: Path, folder: Path, families: Collection[str], *, steps: int, sft_steps: int) -> Path:
     """The run folder with `base` and `sft` finished. `families`: of the prompts that it must not have seen.
 
-    Raises BadInput when a file of `data` is missing or damaged.
+    Raises BadInput when a file of `data` is missing or damaged, Unsupported when its training failed.
     """
     texts, demonstrations = folder / "texts", folder / "demonstrations.jsonl"
     if not demonstrations.is_file():
         texts.mkdir(parents=True, exist_ok=True)
         write_texts(data, texts)
         write_demonstrations(data, demonstrations, families)
-    settings = recipes.parse(
-        RECIPE.format(texts=texts, demonstrations=demonstrations, steps=steps, sft_steps=sft_steps), "backbone"
+    recipe, run = folder / "recipe.toml", folder / "run"
+    recipe.write_text(
+        RECIPE.format(texts=texts, demonstrations=demonstrations, steps=steps, sft_steps=sft_steps), encoding="utf-8"
     )
-    run = folder / "run"
-    resolved, workspace = flow.open_run(settings, run)
-    with workspace.held():
-        flow.run(resolved, workspace)
+    if subprocess.run([sys.executable, "-m", "palate", "run", str(recipe), "--run", str(run)], check=False).returncode:
+        raise Unsupported(f"the backbone was not made: `palate run {recipe} --run {run}` failed.")
     return run
 
 
