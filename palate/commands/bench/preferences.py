@@ -283,7 +283,7 @@ def _difference(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, flo
     interval = bootstrap(each.tolist())
     error = float(each.std(ddof=1) / len(each) ** 0.5)
     told = {"difference": interval.mean, "low": interval.low, "high": interval.high, "standard_error": error}
-    return {name: round(value, 3) for name, value in {**told, "detectable": ERRORS * error}.items()}
+    return {name: round(value, 3) + 0.0 for name, value in {**told, "detectable": ERRORS * error}.items()}  # no -0
 
 
 def _counted(parts: Mapping[str, Sequence[Group]]) -> dict[str, int]:
