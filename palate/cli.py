@@ -309,6 +309,20 @@ def bench_reward(json: Json = None, repeats: Repeats = 7) -> None:
     command.main(json, repeats)
 
 
+@bench.command("preferences")
+def bench_preferences(
+    data: Annotated[Path, typer.Argument(help="The folder with people's preferences and the backbone's corpus.")],
+    folder: Annotated[Path, typer.Argument(help="Where the backbone and what is finished are kept.")] = Path(
+        "runs/preferences"
+    ),
+    json: Json = None,
+) -> None:
+    """The reward model on real people's preferences beside TRL's, the answer's length and its words; hours."""
+    from palate.commands.bench import preferences as command
+
+    command.main(data, folder, json)
+
+
 @bench.command("align")
 def bench_align(json: Json = None) -> None:
     """One step of SFT and one round of PPO on a model of SmolLM2-135M's shape, all weights and adapters."""

@@ -28,8 +28,8 @@ FLOORS = {
     "commands": 8.7,
     "cli": 9, "api": 9, "__main__": 9,
 }  # fmt: skip
-"""Where each unit lives. `flow`, the run order, stands between the stages it starts and who starts it: the doors, and the
-commands that measure whole runs."""
+"""Where each unit lives. `flow`, the run order, stands between the stages it starts and who starts it: the doors, and
+the commands that measure whole runs."""
 WORLDLY = {"stages", "cli", "kitchen"}
 """Only these know the kitchen."""
 

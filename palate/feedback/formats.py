@@ -6,7 +6,9 @@
     prompts          prompt, messages, instruction or question, with the right answer beside it (answer) where one is
                      known
     comparisons      HH-RLHF (chosen, rejected transcripts); TRL preference (prompt, chosen, rejected);
-                     Open-Assistant message trees (replies with rank); K-way (prompt, responses, ranks): our own
+                     Open-Assistant message trees (replies with rank); Alpaca with a list of outputs, best first
+                     (LLaMA-Factory); questions with answers and their votes (title, body, answers with text and
+                     score); K-way (prompt, responses, ranks): our own
 
 Field names are those the formats' authors document. What has no field here is kept in `extra`.
 """
@@ -32,6 +34,7 @@ from palate.records import (
     Message,
     Prompt,
     Response,
+    conversation,
     json_lines,
     json_value,
     stable_id,
@@ -255,7 +258,8 @@ def read_comparisons(path: Path) -> Iterator[Comparison]:
             raise BadInput(
                 f"not a comparison: {str(error).rstrip('.')}.",
                 where,
-                "Expected chosen and rejected, an Open-Assistant tree, or prompt, responses and ranks.",
+                "Expected chosen and rejected, an Open-Assistant tree, an instruction with a list of outputs, answers "
+                "with scores, or prompt, responses and ranks.",
             ) from None
 
 
@@ -266,6 +270,10 @@ def _comparisons(row: Row, source: str, where: str) -> Iterator[Comparison]:
         prompt, chosen, rejected = _chosen_rejected(row)
         if chosen.strip() != rejected.strip():  # a pair of equal answers says nothing
             yield _ranked(prompt, [(chosen, 1), (rejected, 2)], source, dict(_extra(row)))
+    elif "instruction" in row:
+        yield from _best_first(row, source)
+    elif "answers" in row:
+        yield from _voted(row, source)
     elif "replies" in row or "prompt" in row:
         tree = row["prompt"] if isinstance(row.get("prompt"), Mapping) else row
         yield from _tree(tree, (), source)
@@ -353,6 +361,39 @@ def _tree(node: Row, before: Conversation, source: str) -> Iterator[Comparison]:
         yield _ranked(here, answers, source, {})
     for reply in replies:
         yield from _tree(reply, here, source)
+
+
+def _best_first(row: Row, source: str) -> Iterator[Comparison]:
+    """{"instruction", "input", "output": [best, ..., worst], "history": [[question, answer], ...]}."""
+    outputs = row.get("output")
+    if not isinstance(outputs, list) or not all(isinstance(text, str) for text in outputs):
+        raise ValueError("output is no list of texts, best first")
+    history = row.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
+        raise ValueError("history is no list of question and answer")
+    beside = _text(row, "input") if row.get("input") else ""
+    turns = [*(text for turn in history for text in turn), f"{_text(row, 'instruction')}\n\n{beside}".strip()]
+    answers = [(text, rank) for rank, text in enumerate(dict.fromkeys(outputs), start=1)]
+    if len(answers) > 1:
+        used = ("instruction", "input", "output", "history")
+        yield _ranked(conversation(*turns), answers, source, {k: v for k, v in row.items() if k not in used})
+
+
+def _voted(row: Row, source: str) -> Iterator[Comparison]:
+    """{"title", "body", "answers": [{"text", "score"}, ...]}: more votes rank higher, as many rank alike."""
+    answers = row["answers"]
+    if not isinstance(answers, list) or not all(isinstance(answer, Mapping) for answer in answers):
+        raise ValueError("answers is no list of objects")
+    votes: dict[str, int] = {}
+    for answer in answers:
+        if type(answer.get("score")) is not int:
+            raise ValueError(f"the score {answer.get('score')!r} is no whole number")
+        votes.setdefault(_text(answer, "text"), int(answer["score"]))
+    question = "\n\n".join(_text(row, key) for key in ("title", "body") if row.get(key))
+    if len(votes) > 1:
+        ranked = [(text, 1 + sum(other > score for other in votes.values())) for text, score in votes.items()]
+        left = {k: v for k, v in row.items() if k not in ("title", "body")}
+        yield _ranked((Message(role="user", content=question),), ranked, source, left)
 
 
 def _rank(reply: Row) -> int:

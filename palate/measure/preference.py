@@ -27,16 +27,21 @@ def decided(group: Group) -> bool:
 def pair_accuracy(groups: Sequence[Group], scores: Scores) -> Interval:
     """Share of the judged pairs without a tie that the scores order as people did; one mean per prompt, bootstrapped
     over prompts. Equal scores count half."""
+    return bootstrap(right(groups, scores))
+
+
+def right(groups: Sequence[Group], scores: Scores) -> list[float]:
+    """Of each prompt with a pair that is no tie, the share of such pairs that the scores order as people did."""
     per_prompt = []
     for group, given in zip(groups, scores, strict=True):
-        right = [
+        each = [
             0.5 if given[i] == given[j] else float((given[i] > given[j]) == (target > 0.5))
             for i, j, target in _pairs(group)
             if target != 0.5
         ]
-        if right:
-            per_prompt.append(sum(right) / len(right))
-    return bootstrap(per_prompt)
+        if each:
+            per_prompt.append(sum(each) / len(each))
+    return per_prompt
 
 
 def best_of_k(groups: Sequence[Group], scores: Scores) -> Interval:
@@ -101,15 +106,25 @@ def slope(groups: Sequence[Group], scores: Scores) -> float:
 
 def length_only(train: Sequence[Group], test: Sequence[Group]) -> Interval:
     """Accuracy of a reward that only sees how many words a reply has."""
-    return _baseline(train, test, lambda text: {"words": float(len(text.split()))})
+    return pair_accuracy(test, length_scores(train, test))
 
 
 def bag_of_words(train: Sequence[Group], test: Sequence[Group]) -> Interval:
     """Accuracy of a reward that only sees which words a reply has, not their order nor the prompt."""
+    return pair_accuracy(test, word_scores(train, test))
+
+
+def length_scores(train: Sequence[Group], test: Sequence[Group]) -> Scores:
+    """What the reward of `length_only` gives each candidate of `test`."""
+    return _baseline(train, test, lambda text: {"words": float(len(text.split()))})
+
+
+def word_scores(train: Sequence[Group], test: Sequence[Group]) -> Scores:
+    """What the reward of `bag_of_words` gives each candidate of `test`."""
     return _baseline(train, test, lambda text: dict(Counter(re.findall(r"\w+", text.lower()))))
 
 
-def _baseline(train: Sequence[Group], test: Sequence[Group], features: Callable[[str], dict[str, Any]]) -> Interval:
+def _baseline(train: Sequence[Group], test: Sequence[Group], features: Callable[[str], dict[str, Any]]) -> Scores:
     """Bradley-Terry on linear features, fitted by AdaGrad over the pairs, with a small L2 penalty."""
     seen: Counter[str] = Counter()
     for group in train:
@@ -136,7 +151,7 @@ def _baseline(train: Sequence[Group], test: Sequence[Group], features: Callable[
                 gradient = surprise * difference + 1e-4 * weights
                 history += gradient**2
                 weights -= 0.1 * gradient / np.sqrt(history)
-    return pair_accuracy(test, [[float(weights @ vector(r.text)) for r in group.responses] for group in test])
+    return [[float(weights @ vector(r.text)) for r in group.responses] for group in test]
 
 
 def _pairs(group: Group) -> list[tuple[int, int, float]]:

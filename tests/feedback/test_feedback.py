@@ -97,6 +97,41 @@ def test_our_own_format_comes_back_exactly(tmp_path: Path) -> None:
     assert {len(c.responses) for c in formats.read_comparisons(tmp_path / "t.jsonl")} == {2}
 
 
+def read_one(tmp_path: Path, row: object) -> list[formats.Comparison]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    return list(formats.read_comparisons(path))
+
+
+def test_outputs_in_order_best_first(tmp_path: Path) -> None:
+    row = {
+        "instruction": "And then?", "input": "At night.", "output": ["sleep", "eat", "sleep", "run"],
+        "history": [["What by day?", "Work."]], "lang": "en",
+    }  # fmt: skip
+    (one,) = read_one(tmp_path, row)
+    assert one.prompt.messages == conversation("What by day?", "Work.", "And then?\n\nAt night.")
+    assert one.prompt.extra == {"lang": "en"}
+    assert [r.text for r in one.responses] == ["sleep", "eat", "run"]
+    assert list(one.judgements[0].ranks.values()) == [1, 2, 3]
+    assert read_one(tmp_path, {**row, "output": ["sleep", "sleep"]}) == []
+    for key, value in (("output", "sleep"), ("output", ["a", 1]), ("history", [["What?"]]), ("input", 5)):
+        with pytest.raises(BadInput, match=r"rows\.jsonl:1: not a comparison"):
+            read_one(tmp_path, {**row, key: value})
+
+
+def test_votes_are_ranks_and_as_many_are_a_tie(tmp_path: Path) -> None:
+    answers = [{"text": text, "score": score, "accepted": text == "b"} for text, score in zip("abcd", (1, 5, 1, -2))]
+    (one,) = read_one(tmp_path, {"id": 3, "title": "Which?", "body": "Of these.", "answers": answers})
+    assert one.prompt.messages == conversation("Which?\n\nOf these.")
+    assert [r.text for r in one.responses] == ["a", "b", "c", "d"]
+    assert list(one.judgements[0].ranks.values()) == [2, 1, 2, 4]
+    assert one.prompt.extra == {"id": 3, "answers": answers}  # votes, and which was accepted
+    assert read_one(tmp_path, {"title": "Which?", "answers": answers[:1]}) == []
+    for wrong in ([{"text": "a", "score": 1.5}], [{"text": "a"}], [{"score": 1}], ["a"], "a"):
+        with pytest.raises(BadInput, match=r"rows\.jsonl:1: not a comparison"):
+            read_one(tmp_path, {"title": "Which?", "answers": wrong})
+
+
 def test_real_files() -> None:
     data = os.environ.get("PALATE_DATA")
     if not data:
@@ -107,6 +142,14 @@ def test_real_files() -> None:
         comparisons = list(formats.read_comparisons(path))
         assert len(comparisons) > 2_000
         assert all(c.prompt.messages[-1].role == "user" for c in comparisons)
+    for name, count, most in (
+        ("oasst-samples/en_100_tree.jsonl.gz", 212, 9),
+        ("oasst-samples/oaast_rm_zh.json.gz", 772, 10),
+        ("stackexchange-beer/ranked_answers.jsonl.gz", 388, 33),
+    ):
+        comparisons = list(formats.read_comparisons(Path(data) / name))
+        assert len(comparisons) == count
+        assert max(len(c.responses) for c in comparisons) == most
 
 
 def lines(tmp_path: Path, *rows: object) -> Path:

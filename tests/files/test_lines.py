@@ -97,6 +97,8 @@ COMPARISONS: list[dict[str, Any]] = [
         {"role": "assistant", "text": "x", "rank": 1, "replies": [
             {"role": "prompter", "text": "and?", "replies": [{"role": "assistant", "text": "so", "rank": None}]}]},
         {"role": "assistant", "text": "y", "rank": 0, "deleted": False}]}},
+    {"instruction": "do", "input": "it", "output": ["well", "badly"], "history": [["hi", "hello"]], "more": 1},
+    {"id": 7, "title": "t", "body": "b", "answers": [{"text": "x", "score": -1}, {"text": "y", "score": 2}]},
     {
         "prompt": {"id": "p", "messages": TURNS[:1], "family": "f"},
         "responses": [{"id": "r", "prompt_id": "p", "text": "t"}, {"id": "s", "prompt_id": "p", "text": "u"}],

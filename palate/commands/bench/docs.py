@@ -78,6 +78,7 @@ def tables(result: Mapping[str, Any]) -> Iterator[str]:
             yield ""
         yield from _table(part.get("contestants", {}))
         yield from _table({str(number): trial for number, trial in enumerate(part.get("trials", ()), start=1)})
+        yield from _table(part.get("differences", {}))
         yield from _ratios(part.get("times_faster", {}))
 
 

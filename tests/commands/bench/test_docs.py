@@ -54,6 +54,12 @@ def test_the_peer_may_be_named_above_several_ratios() -> None:
     assert "| trl_fastest / update | trl_bf16 | **1.50** [1.00, 2.00] |" in lines
 
 
+def test_paired_differences_have_a_table_of_their_own() -> None:
+    told = {"palate - trl": {"difference": 0.02, "detectable": 0.031}}
+    lines = list(docs.tables({"machine": {}, "contestants": {"palate": {"accuracy": 0.6}}, "differences": told}))
+    assert lines[-4:] == ["| | difference | detectable |", "|---|---|---|", "| palate - trl | 0.02 | 0.031 |", ""]
+
+
 def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
     assert "Not measured yet." in docs.rewritten(PAGE, tmp_path)
 
@@ -64,7 +70,7 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path) -> None:
         docs.rewritten(PAGE, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["performance.md", "methods.md"])
+@pytest.mark.parametrize("name", ["performance.md", "methods.md", "reward.md"])
 def test_the_page_is_what_its_figures_give(name: str) -> None:
     root = Path(__file__).parents[3]
     page = (root / "docs" / name).read_text(encoding="utf-8")
