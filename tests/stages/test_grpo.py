@@ -74,6 +74,7 @@ def test_with_a_kl_the_optimum_is_the_tilted_reference(baseline: str, tmp_path: 
 
 def test_answers_to_one_prompt_are_compared_with_each_other_alone() -> None:
     players = models(language_model(BANDIT_SHAPE, 0), wanted_share, stops=(END,))
+    players.policy.head.weight.data *= 6  # away from the reference, so that there is a KL
     for baseline in BASELINES:
         settings = BANDIT.model_copy(update={"baseline": baseline, "kl_weight": 0.3})
         rollout = grpo.roll_out(players, [[1], [1, 4], [1, 7, 8]], settings, CPU, (0, "rollout", 1))
