@@ -47,7 +47,12 @@ class Limit:
         return None
 
     def _now(self, done: int) -> dict[str, Any]:
-        return {"weights": {name: value.clone() for name, value in self.policy.weights().items()}, "done": done}
+        # In the computer's memory, of which there is more than a GPU's. What another process holds has a shape alone.
+        weights = {
+            name: value.clone() if value.is_meta else value.to("cpu", copy=True)
+            for name, value in self.policy.weights().items()
+        }
+        return {"weights": weights, "done": done}
 
     def _back(self, which: str) -> None:
         self.policy.set_weights(self.kept[which]["weights"])

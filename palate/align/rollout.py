@@ -82,12 +82,19 @@ def in_pieces(replies: Replies, rows: int, of: Callable[[Replies], Tensor], like
     """`of` applied to at most `rows` rows of similar length at a time; (batch, time) or (batch) as `like` is, rows in
     their order: activations of a whole rollout need not fit. Of several processes each takes its share of the rows, and
     all have the whole result."""
+    return add_up(in_pieces_alone(replies, rows, of, like, share(range(len(replies)))))
+
+
+def in_pieces_alone(
+    replies: Replies, rows: int, of: Callable[[Replies], Tensor], like: Tensor, numbers: Sequence[int]
+) -> Tensor:
+    """The same for the rows in `numbers`, by this process; 0 elsewhere."""
     result = torch.zeros_like(like)
-    for part in replies.by_length(torch.tensor(share(range(len(replies)))), rows):
+    for part in replies.by_length(torch.tensor(numbers), rows):
         piece = replies.rows(part)
         values = of(piece.cut(piece.longest))
         result[(part, slice(values.shape[1])) if values.dim() == 2 else part] = values
-    return add_up(result)
+    return result
 
 
 def rows_at_once(*trained: Network, replies: Replies, most: int, device: Device, beside: int = 2) -> int:

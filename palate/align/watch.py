@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from palate import metrics, ranks
 from palate.align.alarms import Alarm, alarms, repetition
 from palate.align.players import Players
 from palate.align.prompts import Asked
-from palate.align.rollout import sampling
-from palate.batches.replies import lay_out
+from palate.align.rollout import in_pieces_alone, rows_at_once, sampling
+from palate.batches.replies import Replies, lay_out
 from palate.device import Device, seeds
 from palate.generate.engine import generate
 from palate.generate.replies import reply_logp, reply_logp_and_entropy
 from palate.metrics import Metrics
+from palate.nn.transformer import LanguageModel
 from palate.recipe import Aligning, Online
 from palate.records import Prompt
 from palate.text.tokenizer import Tokenizer
@@ -47,8 +49,7 @@ class Watch:
     def __call__(self, round_: int) -> dict[str, float]:
         """Figures of the watched answers, means: "kl" (nats a reply), "reply_tokens", "eos_rate", "repetition",
         "entropy" (nats a token), and where there is a reward model "beyond"; and how many "alarms" there are that end a
-        training. All of several processes must call it; the
-        leader looks."""
+        training. All of several processes must call it; the leader looks."""
         names = ["kl", "reply_tokens", "eos_rate", "repetition", "entropy", "alarms"]
         names += ["beyond"] if self.players.reward is not None else []
         seen = dict.fromkeys(names, 0.0)
@@ -69,20 +70,28 @@ class Watch:
         )
         replies = [reply for (reply,) in answers]
         laid = lay_out(ids, [reply.ids for reply in replies], pad=self.tokenizer.pad).to(self.device.torch)
-        logp, entropy = reply_logp_and_entropy(policy, laid, temperature=temperature)
-        ref_logp = reply_logp(self.players.reference, laid, temperature=temperature)
+        rows = rows_at_once(policy, replies=laid, most=self.settings.micro_rows, device=self.device)
+
+        def read(of: Callable[[Replies], Tensor]) -> Tensor:
+            """(batch) of all watched answers, a few at a time."""
+            return in_pieces_alone(laid, rows, of, laid.mask[:, 0], range(len(laid)))
+
+        def summed(model: LanguageModel) -> Tensor:
+            return read(lambda part: reply_logp(model, part, temperature=temperature).sum(dim=1))
+
+        entropy = read(lambda part: reply_logp_and_entropy(policy, part, temperature=temperature)[1].sum(dim=1))
         columns: dict[str, list[Any]] = {
             "prompt_id": [prompt.id for prompt in self.asked.watched],
             "text": [self.tokenizer.decode(reply.ids).strip() for reply in replies],
             "token_ids": [reply.ids for reply in replies],
             "ended": [reply.ended for reply in replies],
-            "kl": (logp - ref_logp).sum(dim=1).tolist(),
-            "entropy": entropy.sum(dim=1).tolist(),
+            "kl": (summed(policy) - summed(self.players.reference)).tolist(),
+            "entropy": entropy.tolist(),
         }
         if self.players.reward is not None:
-            columns["beyond"] = (self.players.reward(laid) > self.players.highest).tolist()
+            columns["beyond"] = (read(self.players.reward) > self.players.highest).tolist()
         if self.players.informed:
-            score = self.players.score(laid)
+            score = read(self.players.score)
             if self.players.scorers is not None:
                 score = score + self.players.scorers(laid)
             columns["score"] = score.tolist()
