@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import os
@@ -17,7 +18,7 @@ import typer
 
 from palate import flow, metrics, ranks
 from palate import recipe as recipes
-from palate.errors import BadInput, PalateError
+from palate.errors import BadInput, PalateError, RecipeError
 from palate.stages import STAGES
 from palate.workspace import FOLDERS, Workspace
 
@@ -210,13 +211,20 @@ def rank(
     count: Annotated[int | None, typer.Option(min=1, help="How many prompts to rank.")] = None,
     annotator: Annotated[str, typer.Option(help="Your pseudonym.")] = "",
 ) -> None:
-    """Rank K answers blind and shuffled. Without a terminal or a person, the stage takes who [rank] by names."""
+    """Put the answers of a run in order, blind and shuffled; every order is kept at once."""
     from palate.commands import rank as command
     from palate.feedback import place
 
     settings, workspace = flow.reopen(run)
     url, prompts = place.store_url(settings, workspace), None
+    if fresh and quick:
+        raise RecipeError("--fresh and --quick ask about different answers. Give one of them.")
     if fresh:
+        if settings.fresh is None:
+            raise RecipeError(
+                f"the recipe of {run} has no [fresh] section, so its policies queue no answers in training. Add it "
+                f"and train again: palate run {run} --set fresh.per_look=8"
+            )
         campaigns = [place.fresh_campaign(workspace, name) for name in flow.policies(settings)]
         command.rank_fresh(
             run,
@@ -224,13 +232,15 @@ def rank(
             campaigns=campaigns,
             annotator=annotator or _somebody(),
             count=count,
-            read=input,
+            read=_line,
             write=typer.echo,
         )
         return
     if quick:
         from palate.commands import quick as quickly
 
+        workspace.verify("reward")  # told now, not after ten prompts
+        workspace.verify("rankings")
         prompts, count = quickly.choose(workspace), count or quickly.PROMPTS
     given = command.rank(
         run,
@@ -238,9 +248,10 @@ def rank(
         campaign=place.campaign(workspace),
         annotator=annotator or _somebody(),
         count=count,
-        read=input,
+        read=_line,
         write=typer.echo,
         prompts=prompts,
+        wanted=settings.rank.until if settings.rank is not None and "people" in settings.rank.by else None,
     )
     if quick and given:
         for line in quickly.refit(settings, workspace, given).lines:
@@ -358,6 +369,13 @@ def doctor(
 
     for line in command.report(settings):
         typer.echo(line)
+
+
+def _line(prompt: str) -> str:
+    """A line that a person types, who may edit it with the arrow keys where the system has readline."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401
+    return input(prompt)
 
 
 def _somebody() -> str:
