@@ -63,17 +63,16 @@ def parse_order(text: str, labels: Sequence[str]) -> dict[str, int]:
     return ranks
 
 
-def written(ranks: Mapping[str, int], labels: Sequence[str]) -> str:
-    """An order as people read it.
-
-    >>> written({"b": 1, "a": 2, "c": 2}, "abcd")
-    'b > a = c (d not ranked)'
-    """
+def written(judgement: Judgement) -> str:
+    """An order as people read it, by the letters that were on the screen: "b > a = c (d not ranked)"."""
     groups: dict[int, list[str]] = {}
-    for label in sorted(ranks):
-        groups.setdefault(ranks[label], []).append(label)
+    left_out = []
+    for label, answer in zip(string.ascii_lowercase, judgement.presented_order, strict=False):
+        if answer in judgement.ranks:
+            groups.setdefault(judgement.ranks[answer], []).append(label)
+        else:
+            left_out.append(label)
     order = " > ".join(" = ".join(groups[rank]) for rank in sorted(groups))
-    left_out = [label for label in labels if label not in ranks]
     return f"{order} ({', '.join(left_out)} not ranked)" if left_out else order
 
 
@@ -104,15 +103,15 @@ def ask(
         _show(prompt, shown, labels, write, f"{place + 1} of {len(prompts)}")
         before = given.get(prompt.id)
         if before is not None:
-            ranks = {labels[shown.index(r)]: before.ranks[r.id] for r in shown if r.id in before.ranks}
-            write(f"\nYou said {written(ranks, labels)}. That counts until you give another order; s leaves it.")
+            write("")
+            _tell(write, f"You said {written(before)}. That counts until you give another order; s leaves it.")
         started = time.monotonic()
         answer = _typed(labels, read, write)
         if answer == "q":
             return
         if answer == "u":
             if place == 0:
-                write("  This is the first prompt of this sitting; there is none before it.")
+                write("  This is the first prompt; there is none before it.")
             place = max(0, place - 1)
         elif answer == "s":
             place += 1
@@ -132,13 +131,12 @@ def ask(
             )
             given[prompt.id] = judgement
             yield judgement
-            write(f"  kept: {written(answer, labels)}")
             place += 1
 
 
 def _show(prompt: Prompt, shown: Sequence[Response], labels: str, write: Write, number: str) -> None:
     width = _width()
-    write(f"\n--- {number} ".ljust(width, "-"))
+    write("\n" + f"--- {number} ".ljust(width, "-"))
     for message in prompt.messages:
         write("\n" + laid_out(message.content, f"{message.role}: ", "  ", width))
     for label, response in zip(labels, shown, strict=True):
@@ -148,6 +146,10 @@ def _show(prompt: Prompt, shown: Sequence[Response], labels: str, write: Write, 
 def _width() -> int:
     """Columns now: people change the size of a terminal while they work."""
     return max(20, min(WIDEST, shutil.get_terminal_size().columns))
+
+
+def _tell(write: Write, text: str) -> None:
+    write(laid_out(text, "", "", _width()))
 
 
 def laid_out(text: str, first: str, rest: str, width: int) -> str:
@@ -218,17 +220,19 @@ def rank(
         sitting = Sitting(store, campaign, annotator, read, write, wanted)
         todo = sitting.todo(asked.in_turn(every) if prompts is None else prompts, responses)
         if not todo:
-            write(f"{annotator} has ranked every prompt of {run} that has two different answers.")
+            _tell(write, f"{annotator} has ranked every prompt of {run} that has two different answers.")
             if wanted is not None and (has := sitting.counted()) < wanted:
-                write(
-                    f"The run waits for {wanted} judgements and has {has}: let somebody else rank, or stop it and wait "
-                    f"for fewer: palate run {run} --set rank.until={max(1, has)}"
+                _tell(
+                    write,
+                    f"The run waits for {wanted} judgements and has {has}: let somebody else rank (--annotator NAME), "
+                    f"or stop it and wait for fewer: palate run {run} --set rank.until={max(1, has)}",
                 )
             return []
-        write(laid_out(f"{annotator} ranks the answers of {run}: {_prompts(todo[:count])}.", "", "", _width()))
+        _tell(write, f"{annotator} ranks the answers of {run}: {_prompts(todo[:count])}.")
         if wanted is not None:
-            write(f"The run waits for {wanted} judgements and has {sitting.counted()}.")
-        write("Put the answers in order, best first. They are shuffled." + HELP)
+            _tell(write, f"The run waits for {wanted} judgements and has {sitting.counted()}.")
+        _tell(write, "Put the answers to each prompt in order, best first. They are shuffled.")
+        write(HELP)
         return sitting.ask(todo[:count], responses)
 
 
@@ -256,8 +260,11 @@ def rank_fresh(
                     "what it said before. They are shuffled; which is better?" + HELP
                 )
                 return sitting.ask(todo[:count], responses)
-    write(f"{annotator} has ranked all fresh answers that are queued. A policy that still trains queues more at its")
-    write("next evaluation; come back then.")
+    _tell(
+        write,
+        f"{annotator} has ranked all fresh answers that are queued. A policy that still trains queues more at its next "
+        f"evaluation; come back then.",
+    )
     return []
 
 
@@ -296,11 +303,12 @@ class Sitting:
             ):
                 self.store.add_judgements([judgement], self.campaign)
                 standing[judgement.prompt_id] = judgement
-                if not enough and self.counted() >= (self.wanted or 0):
+                has = self.counted() if self.wanted is not None else 0
+                self.write(f"  kept: {written(judgement)}" + (f"   {has} of {self.wanted}" if self.wanted else ""))
+                if not enough and self.wanted is not None and has >= self.wanted:
                     enough = True
-                    self.write(
-                        f"  That makes {self.wanted}: the run that waits goes on by itself. Rank on, or quit (q)."
-                    )
+                    self.write("")
+                    _tell(self.write, "The run has what it waits for and goes on by itself. Rank on, or quit (q).")
         finally:  # Ctrl-C, too
             word = "judgement" if len(standing) == 1 else "judgements"
             self.write(f"\n{len(standing)} {word} of {self.annotator} kept in {self.store.url}")

@@ -63,7 +63,7 @@ def wait(recipe: Recipe, workspace: Workspace) -> None:
                 _warn(samples, settings.until)
             if count != spoken:
                 has = f"{count} of {settings.until} judgements"
-                metrics.say(f"      {has}; rank with `palate rank {workspace.folder}` elsewhere")
+                metrics.say(f"      {has}; rank with `palate rank {workspace.folder}` in another terminal")
                 spoken = count
             time.sleep(POLL_SECONDS)
 
