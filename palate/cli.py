@@ -216,14 +216,16 @@ def rank(
     from palate.feedback import place
 
     settings, workspace = flow.reopen(run)
-    url, prompts = place.store_url(settings, workspace), None
+    url, prompts, wanted = place.store_url(settings, workspace), None, None
+    if settings.rank is not None and "people" in settings.rank.by:
+        wanted = settings.rank.until
     if fresh and quick:
         raise RecipeError("--fresh and --quick ask about different answers. Give one of them.")
     if fresh:
         if settings.fresh is None:
             raise RecipeError(
-                f"the recipe of {run} has no [fresh] section, so its policies queue no answers in training. Add it "
-                f"and train again: palate run {run} --set fresh.per_look=8"
+                f"the recipe of {run} has no [fresh] section, so its policies queue no answers while they train. Have "
+                f"it there before they do, or in the next round: palate round {run} --set fresh.per_look=8"
             )
         campaigns = [place.fresh_campaign(workspace, name) for name in flow.policies(settings)]
         command.rank_fresh(
@@ -241,7 +243,7 @@ def rank(
 
         workspace.verify("reward")  # told now, not after ten prompts
         workspace.verify("rankings")
-        prompts, count = quickly.choose(workspace), count or quickly.PROMPTS
+        prompts, count, wanted = quickly.choose(workspace), count or quickly.PROMPTS, None
     given = command.rank(
         run,
         url=url,
@@ -251,7 +253,7 @@ def rank(
         read=_line,
         write=typer.echo,
         prompts=prompts,
-        wanted=settings.rank.until if settings.rank is not None and "people" in settings.rank.by else None,
+        wanted=wanted,
     )
     if quick and given:
         for line in quickly.refit(settings, workspace, given).lines:

@@ -159,7 +159,7 @@ def laid_out(text: str, first: str, rest: str, width: int) -> str:
     lines: list[str] = []
     for line in plain.split("\n"):
         start = rest if lines else first
-        wrapped = textwrap.wrap(line, width, initial_indent=start, subsequent_indent=rest)
+        wrapped = textwrap.wrap(line, width, initial_indent=start, subsequent_indent=rest, break_on_hyphens=False)
         lines += wrapped or [start.rstrip()]
     return "\n".join(lines)
 
@@ -180,7 +180,7 @@ def _typed(labels: str, read: Read, write: Write) -> dict[str, int] | str:
         try:
             return parse_order(text, labels)
         except NotAnOrder as error:
-            write(f"  {error} Type ? for help.")
+            write(laid_out(f"{error} Type ? for help.", "  ", "  ", _width()))
 
 
 def _ends(read: Read, write: Write) -> bool:
@@ -229,8 +229,8 @@ def rank(
                 )
             return []
         _tell(write, f"{annotator} ranks the answers of {run}: {_prompts(todo[:count])}.")
-        if wanted is not None:
-            _tell(write, f"The run waits for {wanted} judgements and has {sitting.counted()}.")
+        if wanted is not None and (has := sitting.counted()) < wanted:
+            _tell(write, f"The run waits for {wanted} judgements and has {has}.")
         _tell(write, "Put the answers to each prompt in order, best first. They are shuffled.")
         write(HELP)
         return sitting.ask(todo[:count], responses)
@@ -252,13 +252,13 @@ def rank_fresh(
         for name in queues:
             sitting, responses = Sitting(store, name, annotator, read, write), store.responses(name)
             if todo := sitting.todo(store.prompts(name), responses):
-                write(
-                    laid_out(f"{annotator} ranks fresh answers of {run}: {_prompts(todo[:count])}.", "", "", _width())
+                _tell(write, f"{annotator} ranks fresh answers of {run}: {_prompts(todo[:count])}.")
+                _tell(
+                    write,
+                    "Each prompt has two answers: what the policy said in training, and what the assistant said. "
+                    "They are shuffled; put the better one first.",
                 )
-                write(
-                    "Each prompt has two: what the policy says in training, and\n"
-                    "what it said before. They are shuffled; which is better?" + HELP
-                )
+                write(HELP)
                 return sitting.ask(todo[:count], responses)
     _tell(
         write,
@@ -296,17 +296,17 @@ class Sitting:
         """Ask, and keep every judgement before the next prompt is shown. Those that stand are returned."""
         rng = random.Random()  # people see each prompt in an order of their own; nothing has to repeat it
         standing: dict[str, Judgement] = {}
-        enough = self.wanted is None or self.counted() >= self.wanted
+        waits = self.wanted is not None and self.counted() < self.wanted
         try:
             for judgement in ask(
                 prompts, asked.answers(responses), read=self.read, write=self.write, annotator=self.annotator, rng=rng
             ):
                 self.store.add_judgements([judgement], self.campaign)
                 standing[judgement.prompt_id] = judgement
-                has = self.counted() if self.wanted is not None else 0
-                self.write(f"  kept: {written(judgement)}" + (f"   {has} of {self.wanted}" if self.wanted else ""))
-                if not enough and self.wanted is not None and has >= self.wanted:
-                    enough = True
+                has = f"   {self.counted()} of {self.wanted}" if waits else ""
+                self.write(f"  kept: {written(judgement)}{has}")
+                if waits and self.counted() >= (self.wanted or 0):
+                    waits = False
                     self.write("")
                     _tell(self.write, "The run has what it waits for and goes on by itself. Rank on, or quit (q).")
         finally:  # Ctrl-C, too

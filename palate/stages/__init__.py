@@ -107,7 +107,7 @@ STAGES = (
         writes="rankings",
         module="palate.stages.rank",
         sections=("rank", "kitchen"),
-        summary="people (or the simulated panel) order the answers",
+        summary="people, files, scorers or the simulated panel order the answers",
         outside=True,
         waits=True,
     ),

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from tests_games import BANDIT_PROMPTS, BANDIT_SHAPE, CPU, END, language_model, learner, models, wanted_share
-from tests_small import small_recipe
 
 from palate import flow, metrics
 from palate.align import watch as watching
@@ -230,9 +229,10 @@ def test_a_run_queues_its_controls_do_not_and_the_report_tells(
 ) -> None:
     shutil.copytree(small_run[1].folder, tmp_path / "small")
     shutil.rmtree(tmp_path / "small" / "10-report")
-    (tmp_path / "recipe.toml").write_text(flow.recipes.dump(small_recipe()) + ASKED)
+    own = tmp_path / "small" / "recipe.toml"
+    own.write_text(own.read_text() + ASKED)
     recipe = flow.recipes.load(
-        tmp_path / "recipe.toml",
+        own,
         ["evaluate.temperatures=[1.0]", "evaluate.dev_prompts=4", "evaluate.test_prompts=4"],
     )
     workspace = Workspace(tmp_path / "small")

@@ -9,6 +9,7 @@ see or type is not there. Her taste, which she tells nobody: the answer with few
 import json
 import random
 import re
+import shutil
 import sqlite3
 import statistics
 import sys
@@ -149,7 +150,7 @@ class Screen:
                 label, answers[found[1]] = found[1], found[2]
             elif line.startswith("      ") and label:
                 answers[label] += " " + line.strip()
-        return cls(question, answers)
+        return cls(question, {label: " ".join(text.split()) for label, text in answers.items()})
 
 
 def fewer_words(screen: Screen) -> str:
@@ -402,6 +403,11 @@ def _first_round(
     waiting = Terminal("round", "runs/inn", "--set", "rank.until=8", "--set", "ppo.rounds=2", cwd=home)
     saved.append(("round", waiting))
     waiting.until("0 of 8 judgements; rank with `palate rank runs/inn-2` in another terminal")
+    waiting.press(CTRL_C)
+    assert waiting.end() == 130 and "the same command goes on from here" in waiting.seen
+    waiting = Terminal("run", "runs/inn-2", cwd=home)
+    saved.append(("round 2, again", waiting))
+    waiting.until("0 of 8 judgements")
     terminal = ann.sits_down("runs/inn-2")
     saved.append(("ann, round 2", terminal))
     ann.ranks(terminal, 8, "again")
@@ -416,6 +422,33 @@ def _first_round(
     report = json.loads((second / "10-report" / "report.json").read_text())
     assert [told["run"] for told in report["rounds"]] == ["inn", "inn-2"]
     assert "simulated" not in (second / "10-report" / "report.html").read_text().lower()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a pseudo-terminal whose end is an error of reading")
+def test_a_first_sitting(small_run: tuple[Any, Any], tmp_path: Path) -> None:
+    """What takes seconds of it: a small window, help, mistakes, Ctrl-C, Ctrl-D, and what is not there to rank."""
+    shutil.copytree(small_run[1].folder, tmp_path / "runs" / "small")
+    ann = Person("ann", tmp_path, columns=60)
+    terminal = ann.sits_down("runs/small")
+    screen = ann.looks(terminal)
+    assert len(screen.answers) > 1 and screen.question
+    for typed, told in (("?", "b is best, a and c"), ("z>a", "'z' is not one of"), ("a>a", "a comes twice"),
+                        ("", "name at least two"), ("u", "there is none before it")):  # fmt: skip
+        terminal.type(typed)
+        text = terminal.until(ASKS)
+        assert told in text
+    assert Screen.read(text) == screen
+    ann.says(terminal, screen)
+    ann.looks(terminal)
+    terminal.press(CTRL_C)
+    assert terminal.end() == 130 and "1 judgement of ann kept" in terminal.seen and "Traceback" not in terminal.seen
+    assert all(len(line) <= 60 for line in terminal.seen[: terminal.seen.rindex("1 judgement")].splitlines())
+    terminal = ann.sits_down("runs/small")
+    assert ann.looks(terminal).question != screen.question
+    terminal.press(CTRL_D)
+    assert terminal.end() == 0 and "0 judgements of ann kept" in terminal.seen
+    assert stored(tmp_path, fresh=False)[0] == everything("", ann)
+    assert "has no [fresh] section" in palate(tmp_path, "rank", "runs/small", "--fresh", code=2)
 
 
 if __name__ == "__main__":  # a stranger reads the screens: python tests/person/test_person.py FOLDER
