@@ -14,6 +14,7 @@ import sqlite3
 import statistics
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -328,14 +329,14 @@ def _first_round(
 
     # Two at once.
     terminal, other = sits(ann), sits(ben)
-    for _ in range((UNTIL - 10) // 2):
-        ann.ranks(terminal, 1)
-        ben.ranks(other, 1)
-    assert "goes on by itself" in " ".join(other.until(ASKS).split())
-    other.type("q")
-    ann.looks(terminal)
-    terminal.type("quit")
+    with ThreadPoolExecutor() as both:
+        for sitting in [both.submit(who.ranks, at, (UNTIL - 10) // 2) for who, at in ((ann, terminal), (ben, other))]:
+            sitting.result()
+    for at, typed in ((terminal, "quit"), (other, "q")):
+        at.until(ASKS)
+        at.type(typed)
     assert terminal.end() == other.end() == 0
+    assert "The run has what it waits for and goes on by itself." in " ".join((terminal.seen + other.seen).split())
     assert sorted(stored(home, fresh=False)[0]) == everything("", ann, ben)
 
     # The run goes on by itself, and she looks at fresh answers while the policy trains.
