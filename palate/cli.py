@@ -258,6 +258,10 @@ def rank(
     if quick and given:
         for line in quickly.refit(settings, workspace, given).lines:
             typer.echo(line)
+    elif given and settings.rank is not None and "people" not in settings.rank.by:
+        typer.echo('The recipe asks no people ([rank] by), so the run does not wait for them: by = ["people"] does.')
+    elif given and workspace.own("rankings"):
+        typer.echo(f"What came after the run went on is learned from with: palate run {run}")
 
 
 bench = typer.Typer(

@@ -308,7 +308,10 @@ class Sitting:
                 if waits and self.counted() >= (self.wanted or 0):
                     waits = False
                     self.write("")
-                    _tell(self.write, "The run has what it waits for and goes on by itself. Rank on, or quit (q).")
+                    _tell(
+                        self.write,
+                        "That is what the run waits for; where it runs, it goes on by itself. Rank on, or quit (q).",
+                    )
         finally:  # Ctrl-C, too
             word = "judgement" if len(standing) == 1 else "judgements"
             self.write(f"\n{len(standing)} {word} of {self.annotator} kept in {self.store.url}")

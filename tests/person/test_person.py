@@ -336,7 +336,9 @@ def _first_round(
         at.until(ASKS)
         at.type(typed)
     assert terminal.end() == other.end() == 0
-    assert "The run has what it waits for and goes on by itself." in " ".join((terminal.seen + other.seen).split())
+    assert "That is what the run waits for; where it runs, it goes on by itself." in " ".join(
+        (terminal.seen + other.seen).split()
+    )
     assert sorted(stored(home, fresh=False)[0]) == everything("", ann, ben)
 
     # The run goes on by itself, and she looks at fresh answers while the policy trains.
@@ -449,6 +451,10 @@ def test_a_first_sitting(small_run: tuple[Any, Any], tmp_path: Path) -> None:
     terminal.press(CTRL_D)
     assert terminal.end() == 0 and "0 judgements of ann kept" in terminal.seen
     assert stored(tmp_path, fresh=False)[0] == everything("", ann)
+    terminal = ann.sits_down("runs/small", "--count", "1")
+    ann.ranks(terminal, 1)
+    terminal.type("")
+    assert terminal.end() == 0 and "The recipe asks no people" in terminal.seen
     assert "has no [fresh] section" in palate(tmp_path, "rank", "runs/small", "--fresh", code=2)
 
 
