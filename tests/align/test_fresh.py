@@ -110,15 +110,20 @@ def test_every_queue_is_asked_about_and_then_there_is_nothing_left(queue: Fresh,
     assert given == [] and "has ranked all fresh answers that are queued" in said
 
 
+def name(prompt: str, model: str) -> str:
+    """Ids are hashes, so either may come first."""
+    return f"{prompt} {model}" if prompt == "p" else f"{prompt} {model[::-1]}"
+
+
 def two(prompt: str, policy: float, sft: float) -> list[Response]:
     return [
-        Response(id=f"{prompt} {model}", prompt_id=prompt, text=model, model=model, extra={"score": score})
+        Response(id=name(prompt, model), prompt_id=prompt, text=model, model=model, extra={"score": score})
         for model, score in (("policy", policy), ("sft", sft))
     ]
 
 
 def order(prompt: str, policy: int, sft: int, who: str = "x") -> Judgement:
-    ranks = {f"{prompt} policy": policy, f"{prompt} sft": sft}
+    ranks = {name(prompt, "policy"): policy, name(prompt, "sft"): sft}
     return Judgement(id=f"{who} {prompt}", prompt_id=prompt, annotator=who, ranks=ranks)
 
 
@@ -140,7 +145,10 @@ def test_agreement_and_preference_are_means_over_prompts() -> None:
         told = of(tied, responses)
         assert told is not None and told.mean == told.low == told.high == 0.5
     backwards = [Judgement(id="z", prompt_id="p", annotator="z", ranks={"p sft": 2, "p policy": 1})]
-    assert agreement(backwards, responses) == agreement([order("p", 1, 2)], responses)
+    for of in (agreement, preferred):
+        assert of(backwards, responses) == of([order("p", 1, 2)], responses), (
+            "in which order they were noted is nothing"
+        )
 
 
 def test_the_alarm_needs_enough_prompts_and_an_interval_below_one_half(queue: Fresh) -> None:
