@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import os
@@ -17,7 +18,7 @@ import typer
 
 from palate import flow, metrics, ranks
 from palate import recipe as recipes
-from palate.errors import BadInput, PalateError
+from palate.errors import BadInput, PalateError, RecipeError
 from palate.stages import STAGES
 from palate.workspace import FOLDERS, Workspace
 
@@ -210,13 +211,22 @@ def rank(
     count: Annotated[int | None, typer.Option(min=1, help="How many prompts to rank.")] = None,
     annotator: Annotated[str, typer.Option(help="Your pseudonym.")] = "",
 ) -> None:
-    """Rank K answers blind and shuffled. Without a terminal or a person, the stage takes who [rank] by names."""
+    """Put the answers of a run in order, blind and shuffled; every order is kept at once."""
     from palate.commands import rank as command
     from palate.feedback import place
 
     settings, workspace = flow.reopen(run)
-    url, prompts = place.store_url(settings, workspace), None
+    url, prompts, wanted = place.store_url(settings, workspace), None, None
+    if settings.rank is not None and "people" in settings.rank.by:
+        wanted = settings.rank.until
+    if fresh and quick:
+        raise RecipeError("--fresh and --quick ask about different answers. Give one of them.")
     if fresh:
+        if settings.fresh is None:
+            raise RecipeError(
+                f"the recipe of {run} has no [fresh] section, so its policies queue no answers while they train. Have "
+                f"it there before they do, or in the next round: palate round {run} --set fresh.per_look=8"
+            )
         campaigns = [place.fresh_campaign(workspace, name) for name in flow.policies(settings)]
         command.rank_fresh(
             run,
@@ -224,27 +234,34 @@ def rank(
             campaigns=campaigns,
             annotator=annotator or _somebody(),
             count=count,
-            read=input,
+            read=_line,
             write=typer.echo,
         )
         return
     if quick:
         from palate.commands import quick as quickly
 
-        prompts, count = quickly.choose(workspace), count or quickly.PROMPTS
+        workspace.verify("reward")  # told now, not after ten prompts
+        workspace.verify("rankings")
+        prompts, count, wanted = quickly.choose(workspace), count or quickly.PROMPTS, None
     given = command.rank(
         run,
         url=url,
         campaign=place.campaign(workspace),
         annotator=annotator or _somebody(),
         count=count,
-        read=input,
+        read=_line,
         write=typer.echo,
         prompts=prompts,
+        wanted=wanted,
     )
     if quick and given:
         for line in quickly.refit(settings, workspace, given).lines:
             typer.echo(line)
+    elif given and settings.rank is not None and "people" not in settings.rank.by:
+        typer.echo('The recipe asks no people ([rank] by), so the run does not wait for them: by = ["people"] does.')
+    elif given and workspace.own("rankings"):
+        typer.echo(f"What came after the run went on is learned from with: palate run {run}")
 
 
 @app.command()
@@ -416,6 +433,13 @@ def doctor(
 
     for line in command.report(settings):
         typer.echo(line)
+
+
+def _line(prompt: str) -> str:
+    """A line that a person types, who may edit it with the arrow keys where the system has readline."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401
+    return input(prompt)
 
 
 def _somebody() -> str:

@@ -37,6 +37,11 @@ from palate.workspace import (
 )
 
 RECIPE = "recipe.toml"
+OUTSIDE = {
+    "people": "people have ranked since it was made",
+    "fresh": "people have ranked fresh answers since it was made",
+}
+"""Why a stage is stale, where what it reads outside the run is no file."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,10 @@ def _stale(stage: Stage, recipe: Recipe, workspace: Workspace) -> str | None:
     for name, values in now.settings.items():
         if before["settings"].get(name) != values:
             return f"[{name}] of the recipe changed" if name != "seed" else "the seed changed"
+    told = before.get("outside", {})
+    for name, value in now.outside.items():
+        if told.get(name, value) != value:
+            return OUTSIDE.get(name, f"{name}, which it reads, changed")
     return "something it reads outside the run changed, or another version of Palate made it"
 
 
@@ -115,7 +124,7 @@ def _job(stage: Stage, recipe: Recipe, workspace: Workspace) -> Job:
     settings = recipe.section_hash_input(stage.sections)
     outside = _outside(stage, recipe, workspace)
     key = hashed({"version": VERSION, "inputs": inputs, "settings": settings, "outside": outside, "stage": stage.name})
-    return Job(stage=stage.name, artifact=stage.writes, key=key, inputs=inputs, settings=settings)
+    return Job(stage.name, stage.writes, key, inputs, settings, outside)
 
 
 def _outside(stage: Stage, recipe: Recipe, workspace: Workspace) -> dict[str, str]:
@@ -129,8 +138,8 @@ def _outside(stage: Stage, recipe: Recipe, workspace: Workspace) -> dict[str, st
         from palate.feedback.store import open_store  # a database, which few recipes need before they run
 
         with open_store(place.store_url(recipe, workspace)) as store:
-            campaigns = (place.fresh_campaign(workspace, method) for method in policies(recipe))
-            outside["fresh"] = str([store.count_judgements(campaign) for campaign in campaigns])
+            campaigns = [place.fresh_campaign(workspace, method) for method in policies(recipe)]
+            outside["fresh"] = ", ".join(store.fingerprint(campaign) for campaign in campaigns)
     return outside
 
 
@@ -143,6 +152,8 @@ def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:
     stage = BY_NAME[name]
     if getattr(recipe, stage.sections[0]) is None:
         raise RecipeError(f"the recipe has no [{stage.sections[0]}] section, which `{name}` needs. Add one.")
+    if stage.waits and not _finished(stage, recipe, workspace):
+        importlib.import_module(stage.module).wait(recipe, workspace)
     job = _job(stage, recipe, workspace)
     here = workspace.doing(job)
     here.recover()
@@ -156,6 +167,11 @@ def run_stage(name: str, recipe: Recipe, workspace: Workspace) -> bool:
         _call_the_others(name, recipe, here)
     importlib.import_module(stage.module).run(recipe, here)
     return True
+
+
+def _finished(stage: Stage, recipe: Recipe, workspace: Workspace) -> bool:
+    key = _job(stage, recipe, workspace).key
+    return workspace.own(stage.writes) and workspace.manifest(stage.writes)["key"] == key
 
 
 def run(recipe: Recipe, workspace: Workspace, *, first: str | None = None, last: str | None = None) -> None:
@@ -369,7 +385,8 @@ def next_round(folder: Path, overrides: Iterable[str] = ()) -> tuple[Recipe, Pat
     recipe, _ = reopen(folder)
     name, number = re.fullmatch(r"(.*?)(?:-(\d+))?", folder.resolve().name).groups()  # type: ignore[union-attr]
     place = folder.parent / f"{name}-{int(number or 1) + 1}"
-    kept = ("seed", "kitchen", "sample", "rank", "reward", *POLICIES, "evaluate", "feedback", "hardware")
+    kept = ("seed", "kitchen", "sample", "scoring", "rank", "reward", *POLICIES, "fresh", "evaluate", "feedback",
+            "hardware")  # fmt: skip
     controls = recipe.controls and recipe.controls.model_copy(update={"sft_continued": False})
     values = {key: getattr(recipe, key) for key in kept} | {"controls": controls}
     made = Recipe(name=place.name, parent=Parent(run=str(folder)), **values)

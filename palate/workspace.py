@@ -24,7 +24,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,8 @@ class Job:
     """Artifact name -> digest of each input."""
     settings: Mapping[str, Any]
     """The recipe sections the key was made from."""
+    outside: Mapping[str, str] = field(default_factory=dict)
+    """What it reads that is neither, with what tells that it changed."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,7 @@ class Workspace:
             "key": job.key,
             "inputs": dict(job.inputs),
             "settings": dict(job.settings),
+            "outside": dict(job.outside),
             "digest": digest,
             "files": files,
             "code": _code_version(),

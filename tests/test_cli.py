@@ -81,6 +81,26 @@ def test_plan_and_stages_as_commands(small_run: Made, capsys: pytest.CaptureFixt
     assert error.count("up to date") == 14 and str(Path(folder) / "10-report" / "report.html") in error
 
 
+def test_ranking_what_is_not_there(small_run: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = copy_of(small_run, tmp_path)
+    folder = str(copy.folder)
+    assert call("rank", folder, "--fresh") == 2
+    assert "has no [fresh] section" in capsys.readouterr().err
+    assert call("rank", folder, "--fresh", "--quick") == 2
+    assert "Give one of them" in capsys.readouterr().err
+    recipe = copy.folder / "recipe.toml"
+    recipe.write_text(recipe.read_text() + "\n[fresh]\n")
+    assert call("rank", folder, "--fresh") == 3
+    assert "no answer is queued yet" in capsys.readouterr().err
+    shutil.rmtree(copy.path("reward"))
+    assert call("rank", folder, "--quick") == 4
+    said = capsys.readouterr()
+    assert "08-reward does not exist yet" in said.err and said.out == "", "told before ten prompts, not after"
+    shutil.rmtree(copy.path("samples"))
+    assert call("rank", folder) == 4
+    assert "06-samples does not exist yet" in capsys.readouterr().err
+
+
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--version") == 0
     assert capsys.readouterr().out == f"palate {version('palate')}\n"
@@ -234,7 +254,7 @@ def test_a_second_process_changes_nothing(
             answers = iter(typed)
             monkeypatch.setattr("builtins.input", lambda _, answers=answers: next(answers))
             assert call(*argv) == 0
-        assert "1 judgements kept" in capsys.readouterr().out
+        assert "1 judgement of" in capsys.readouterr().out
 
 
 def copy_of(made: Made, home: Path) -> Workspace:

@@ -121,3 +121,14 @@ def test_names_of_rounds(small_run: Made, tmp_path: Path) -> None:
         recipe, place = flow.next_round(tmp_path / name)
         assert place == tmp_path / after and recipe.name == after
         assert recipe.ppo == small_run[0].ppo and recipe.sft is None and recipe.kitchen == small_run[0].kitchen
+
+
+def test_a_round_goes_on_with_scorers_and_fresh_answers(small_run: Made, tmp_path: Path) -> None:
+    (tmp_path / "kitchen").mkdir()
+    text = recipes.dump(small_run[0]).replace('by = ["kitchen"]', 'by = ["scorers"]')
+    (tmp_path / "kitchen" / "recipe.toml").write_text(
+        text + "\n[scoring.verifier]\nkind = 'text'\n[fresh]\nper_look = 3\n"
+    )
+    recipe, _ = flow.next_round(tmp_path / "kitchen", ["fresh.per_look=5"])
+    assert recipe.scoring is not None and recipe.scoring.verifier is not None, "who ranks by them needs them"
+    assert recipe.fresh is not None and recipe.fresh.per_look == 5

@@ -5,12 +5,16 @@ from __future__ import annotations
 import datetime
 import random
 import re
+import shutil
 import string
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from palate.errors import BadInput
+from palate.feedback import asked
 from palate.feedback.store import Store, open_store
 from palate.records import Judgement, Prompt, Response, read_jsonl, stable_id
 from palate.workspace import Workspace
@@ -18,11 +22,17 @@ from palate.workspace import Workspace
 Read = Callable[[str], str]
 Write = Callable[[str], None]
 
-HELP = """  b>a=c>d   b is best, a and c tie, d is worst (answers you leave out stay unranked)
-  bacd      the same without ties, best first
-  s         skip this prompt
-  u         undo: go back to the prompt before
-  q         stop; everything so far is kept"""
+HELP = """
+  b>a=c   b is best, a and c are equally good
+  bac     the same without ties
+  s       skip this prompt
+  u       undo: back to the prompt before
+  q       quit; every order you gave is kept
+  ?       this help
+Answers you leave out stay unranked."""
+WORDS = {"quit": "q", "exit": "q", "skip": "s", "undo": "u", "help": "?", "h": "?"}
+WIDEST = 100
+"""Columns: longer lines are hard to read, however wide the terminal is."""
 
 
 class NotAnOrder(ValueError):
@@ -53,6 +63,19 @@ def parse_order(text: str, labels: Sequence[str]) -> dict[str, int]:
     return ranks
 
 
+def written(judgement: Judgement) -> str:
+    """An order as people read it, by the letters that were on the screen: "b > a = c (d not ranked)"."""
+    groups: dict[int, list[str]] = {}
+    left_out = []
+    for label, answer in zip(string.ascii_lowercase, judgement.presented_order, strict=False):
+        if answer in judgement.ranks:
+            groups.setdefault(judgement.ranks[answer], []).append(label)
+        else:
+            left_out.append(label)
+    order = " > ".join(" = ".join(groups[rank]) for rank in sorted(groups))
+    return f"{order} ({', '.join(left_out)} not ranked)" if left_out else order
+
+
 def ask(
     prompts: Sequence[Prompt],
     responses: Mapping[str, Sequence[Response]],
@@ -62,27 +85,38 @@ def ask(
     annotator: str,
     rng: random.Random,
 ) -> Iterator[Judgement]:
-    """One judgement for every prompt a person orders, as it is given. "u" asks the prompt before again; the new
-    judgement supersedes the old one."""
+    """One judgement for every prompt a person orders, as it is given. "u" asks the prompt before again, its answers in
+    the places they had; the new judgement supersedes the old one."""
     given: dict[str, Judgement] = {}
+    shuffled: dict[str, list[Response]] = {}
     place = 0
-    while place < len(prompts):
+    while True:
+        if place == len(prompts):
+            if _ends(read, write):
+                return
+            place -= 1
         prompt = prompts[place]
-        shown = list(responses[prompt.id])
-        rng.shuffle(shown)
+        if prompt.id not in shuffled:
+            shuffled[prompt.id] = rng.sample(responses[prompt.id], len(responses[prompt.id]))
+        shown = shuffled[prompt.id]
         labels = string.ascii_lowercase[: len(shown)]
-        _show(prompt, shown, labels, write, f"{place + 1}/{len(prompts)}")
+        _show(prompt, shown, labels, write, f"{place + 1} of {len(prompts)}")
+        before = given.get(prompt.id)
+        if before is not None:
+            write("")
+            _tell(write, f"You said {written(before)}. That counts until you give another order; s leaves it.")
         started = time.monotonic()
         answer = _typed(labels, read, write)
         if answer == "q":
             return
         if answer == "u":
+            if place == 0:
+                write("  This is the first prompt; there is none before it.")
             place = max(0, place - 1)
         elif answer == "s":
             place += 1
         else:
             assert not isinstance(answer, str)
-            before = given.get(prompt.id)
             now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             judgement = Judgement(
                 id=stable_id("judgement", annotator, prompt.id, now, str(rng.random())),
@@ -101,29 +135,62 @@ def ask(
 
 
 def _show(prompt: Prompt, shown: Sequence[Response], labels: str, write: Write, number: str) -> None:
-    write(f"\n--- {number} " + "-" * 60)
+    width = _width()
+    write("\n" + f"--- {number} ".ljust(width, "-"))
     for message in prompt.messages:
-        write(f"{message.role}: {message.content}")
-    write("")
+        write("\n" + laid_out(message.content, f"{message.role}: ", "  ", width))
     for label, response in zip(labels, shown, strict=True):
-        write(f"  {label})  {response.text or '(no answer)'}")
+        write("\n" + laid_out(response.text or "(an empty answer)", f"  {label})  ", "      ", width))
+
+
+def _width() -> int:
+    """Columns now: people change the size of a terminal while they work."""
+    return max(20, min(WIDEST, shutil.get_terminal_size().columns))
+
+
+def _tell(write: Write, text: str) -> None:
+    write(laid_out(text, "", "", _width()))
+
+
+def laid_out(text: str, first: str, rest: str, width: int) -> str:
+    """`text` in lines of at most `width` columns, `first` before its first line and `rest` before the others. Its own
+    line breaks stay; control characters are written out, because an answer must not steer a terminal."""
+    plain = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text.strip().expandtabs(4))
+    lines: list[str] = []
+    for line in plain.split("\n"):
+        start = rest if lines else first
+        wrapped = textwrap.wrap(line, width, initial_indent=start, subsequent_indent=rest, break_on_hyphens=False)
+        lines += wrapped or [start.rstrip()]
+    return "\n".join(lines)
 
 
 def _typed(labels: str, read: Read, write: Write) -> dict[str, int] | str:
     while True:
+        write("")
         try:
-            text = read(f"\nbest first ({'>'.join(labels)}; ? for help): ").strip()
-        except EOFError:
+            text = read(f"{' '.join(labels)}, best first (? for help): ").strip().lower()
+        except EOFError:  # Ctrl-D
             return "q"
+        text = WORDS.get(text, text)
         if text in ("q", "u", "s"):
             return text
-        if text in ("?", "h", "help"):
+        if text == "?":
             write(HELP)
             continue
         try:
             return parse_order(text, labels)
         except NotAnOrder as error:
-            write(f"  {error} Type ? for help.")
+            write(laid_out(f"{error} Type ? for help.", "  ", "  ", _width()))
+
+
+def _ends(read: Read, write: Write) -> bool:
+    """Behind the last prompt, whose order a person may want to take back, too."""
+    write("")
+    try:
+        text = read("That was the last one. Enter ends, u goes back to it: ").strip().lower()
+    except EOFError:
+        return True
+    return WORDS.get(text, text) != "u"
 
 
 def rank(
@@ -136,10 +203,13 @@ def rank(
     read: Read,
     write: Write,
     prompts: Sequence[Prompt] | None = None,
+    wanted: int | None = None,
 ) -> list[Judgement]:
-    """Let `annotator` rank the answers of a run and keep each judgement in the store; those given are returned.
+    """Let `annotator` rank the answers of a run and keep each judgement in the store; those given that stand are
+    returned.
 
-    Prompts this annotator has ranked already are not asked again; `prompts` limits what is asked.
+    Prompts this annotator has ranked already are not asked again; `prompts` limits what is asked, and says the order.
+    wanted: how many judgements of people the run waits for.
     """
     samples = Workspace(run).read("samples")
     every = list(read_jsonl(samples / "prompts.jsonl", Prompt))
@@ -147,46 +217,102 @@ def rank(
     with open_store(url) as store:
         store.add_prompts(every, campaign)
         store.add_responses(responses, campaign)
-        return _ask_for(store, prompts or every, responses, campaign, annotator, count, read, write, run)
+        sitting = Sitting(store, campaign, annotator, read, write, wanted)
+        todo = sitting.todo(asked.in_turn(every) if prompts is None else prompts, responses)
+        if not todo:
+            _tell(write, f"{annotator} has ranked every prompt of {run} that has two different answers.")
+            if wanted is not None and (has := sitting.counted()) < wanted:
+                _tell(
+                    write,
+                    f"The run waits for {wanted} judgements and has {has}: let somebody else rank (--annotator NAME), "
+                    f"or stop it and wait for fewer: palate run {run} --set rank.until={max(1, has)}",
+                )
+            return []
+        _tell(write, f"{annotator} ranks the answers of {run}: {_prompts(todo[:count])}.")
+        if wanted is not None and (has := sitting.counted()) < wanted:
+            _tell(write, f"The run waits for {wanted} judgements and has {has}.")
+        _tell(write, "Put the answers to each prompt in order, best first. They are shuffled.")
+        write(HELP)
+        return sitting.ask(todo[:count], responses)
 
 
 def rank_fresh(
     run: Path, *, url: str, campaigns: Sequence[str], annotator: str, count: int | None, read: Read, write: Write
 ) -> list[Judgement]:
-    """The same with the answers that training policies queued ([fresh]), which lie in the store already. Raises
-    BadInput when none does."""
+    """The same with the answers that training policies queued ([fresh]), which lie in the store already, one campaign
+    after the other. Raises BadInput when none does."""
     with open_store(url) as store:
-        for campaign in campaigns:
-            if prompts := store.prompts(campaign):
-                responses = store.responses(campaign)
-                return _ask_for(store, prompts, responses, campaign, annotator, count, read, write, run)
-    raise BadInput("nothing was queued.", run, "A policy queues answers while it trains when the recipe has [fresh].")
+        queues = [name for name in campaigns if store.prompts(name)]
+        if not queues:
+            raise BadInput(
+                "no answer is queued yet.",
+                run,
+                "A policy queues some at every evaluation (evaluate_every) it comes to.",
+            )
+        for name in queues:
+            sitting, responses = Sitting(store, name, annotator, read, write), store.responses(name)
+            if todo := sitting.todo(store.prompts(name), responses):
+                _tell(write, f"{annotator} ranks fresh answers of {run}: {_prompts(todo[:count])}.")
+                _tell(
+                    write,
+                    "Each prompt has two answers: what the policy said in training, and what the assistant said. "
+                    "They are shuffled; put the better one first.",
+                )
+                write(HELP)
+                return sitting.ask(todo[:count], responses)
+    _tell(
+        write,
+        f"{annotator} has ranked all fresh answers that are queued. A policy that still trains queues more at its next "
+        f"evaluation; come back then.",
+    )
+    return []
 
 
-def _ask_for(
-    store: Store,
-    prompts: Sequence[Prompt],
-    responses: Sequence[Response],
-    campaign: str,
-    annotator: str,
-    count: int | None,
-    read: Read,
-    write: Write,
-    run: Path,
-) -> list[Judgement]:
-    answers: dict[str, list[Response]] = {}
-    for response in responses:
-        others = answers.setdefault(response.prompt_id, [])
-        if response.text not in {r.text for r in others}:  # nobody can prefer one of two equal answers
-            others.append(response)
-    done = {j.prompt_id for j in store.judgements(campaign) if j.annotator == annotator}
-    todo = [p for p in prompts if p.id not in done and len(answers.get(p.id, ())) > 1]
-    if not todo:
-        raise BadInput("you have ranked every prompt of this run.", run, "Sample more, or take another name.")
-    rng = random.Random()  # people see each prompt in a fresh order; nothing has to repeat it
-    given = []
-    for judgement in ask(todo[:count], answers, read=read, write=write, annotator=annotator, rng=rng):
-        store.add_judgements([judgement], campaign)
-        given.append(judgement)
-    write(f"\n{len(given)} judgements kept in {store.url} (annotator {annotator}).")
-    return given
+def _prompts(todo: Sequence[Prompt]) -> str:
+    return f"{len(todo)} prompt{'s' if len(todo) != 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One person in front of one campaign of a store."""
+
+    store: Store
+    campaign: str
+    annotator: str
+    read: Read
+    write: Write
+    wanted: int | None = None
+
+    def counted(self) -> int:
+        """Judgements of people that stand, everybody's."""
+        return self.store.count_judgements(self.campaign, simulated=False)
+
+    def todo(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Prompt]:
+        """What this person has not ranked yet and can."""
+        done = {j.prompt_id for j in self.store.judgements(self.campaign) if j.annotator == self.annotator}
+        return [prompt for prompt in asked.rankable(prompts, responses) if prompt.id not in done]
+
+    def ask(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Judgement]:
+        """Ask, and keep every judgement before the next prompt is shown. Those that stand are returned."""
+        rng = random.Random()  # people see each prompt in an order of their own; nothing has to repeat it
+        standing: dict[str, Judgement] = {}
+        waits = self.wanted is not None and self.counted() < self.wanted
+        try:
+            for judgement in ask(
+                prompts, asked.answers(responses), read=self.read, write=self.write, annotator=self.annotator, rng=rng
+            ):
+                self.store.add_judgements([judgement], self.campaign)
+                standing[judgement.prompt_id] = judgement
+                has = f"   {self.counted()} of {self.wanted}" if waits else ""
+                self.write(f"  kept: {written(judgement)}{has}")
+                if waits and self.counted() >= (self.wanted or 0):
+                    waits = False
+                    self.write("")
+                    _tell(
+                        self.write,
+                        "That is what the run waits for; where it runs, it goes on by itself. Rank on, or quit (q).",
+                    )
+        finally:  # Ctrl-C, too
+            word = "judgement" if len(standing) == 1 else "judgements"
+            self.write(f"\n{len(standing)} {word} of {self.annotator} kept in {self.store.url}")
+        return list(standing.values())

@@ -7,6 +7,7 @@ is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -69,8 +70,8 @@ class Store:
     """A context manager over one database."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
         self._engine = sa.create_engine(url)
+        self.url = self._engine.url.render_as_string(hide_password=True)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
             sa.event.listen(self._engine, "begin", _begin_immediate)
@@ -181,6 +182,11 @@ class Store:
     def count_judgements(self, campaign: str, *, simulated: bool | None = None) -> int:
         """How many judgements count: those that nothing supersedes."""
         return len(self.judgements(campaign, simulated=simulated))
+
+    def fingerprint(self, campaign: str, *, simulated: bool | None = None) -> str:
+        """What tells that the judgements that count are others now: how many they are, and a hash of their ids."""
+        ids = sorted(judgement.id for judgement in self.judgements(campaign, simulated=simulated))
+        return f"{len(ids)} {hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]}"
 
     def revision(self) -> int:
         """A number that grows with every record stored."""

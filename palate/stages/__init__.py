@@ -32,6 +32,8 @@ class Stage:
     """Whether what [scoring] names says there how good a reply is."""
     outside: bool = False
     """Whether the module has an `outside` function."""
+    waits: bool = False
+    """Whether it has a `wait` function, which returns when what has to come from outside is there."""
     shared: bool = False
     """Whether several processes share the work; otherwise the leader does it and the others wait."""
 
@@ -105,8 +107,9 @@ STAGES = (
         writes="rankings",
         module="palate.stages.rank",
         sections=("rank", "kitchen"),
-        summary="people (or the simulated panel) order the answers",
+        summary="people, files, scorers or the simulated panel order the answers",
         outside=True,
+        waits=True,
     ),
     Stage(
         "reward",

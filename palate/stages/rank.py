@@ -14,9 +14,9 @@ from pathlib import Path
 
 from palate import metrics, scorers
 from palate.errors import BadInput
-from palate.feedback import formats, split, statistics
+from palate.feedback import asked, formats, split, statistics
 from palate.feedback.place import campaign, store_url
-from palate.feedback.store import Store, open_store
+from palate.feedback.store import open_store
 from palate.kitchen import knowledge, panel
 from palate.recipe import Rank, Recipe, Scoring
 from palate.records import Judgement, Prompt, Response, read_jsonl, stable_id, write_jsonl
@@ -28,17 +28,55 @@ ASKED = ("kitchen", "people", "scorers")
 
 
 def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The files it reads; what scorers go by; and for people, how many judgements this run has or waits for."""
+    """The files it reads; what scorers go by; and of people, which judgements count now."""
     settings = recipe.rank
     assert settings is not None
     told = {name: formats.fingerprint(Path(name)) for name in settings.by if name not in ASKED}
     if "scorers" in settings.by:
         assert recipe.scoring is not None
         told |= scorers.fingerprint(recipe.scoring)
-    if settings.until is not None and "people" in settings.by:
+    if _waits(settings):
         with open_store(store_url(recipe, workspace)) as store:
-            told["people"] = str(max(settings.until, store.count_judgements(campaign(workspace), simulated=False)))
+            name = campaign(workspace)
+            told["people"] = store.fingerprint(name, simulated=False)
+            few = store.count_judgements(name, simulated=False) < (settings.until or 0)
+        if few and workspace.own("rankings"):  # a run that was moved without its store keeps the snapshot it has
+            told["people"] = workspace.manifest("rankings").get("outside", {}).get("people", told["people"])
     return told
+
+
+def _waits(settings: Rank) -> bool:
+    return settings.until is not None and "people" in settings.by
+
+
+def wait(recipe: Recipe, workspace: Workspace) -> None:
+    """Until as many judgements of people as the recipe says are in the store. Ctrl-C loses none: they stay there."""
+    settings = recipe.rank
+    assert settings is not None
+    if not _waits(settings):
+        return
+    assert settings.until is not None
+    samples, name, spoken = workspace.read("samples"), campaign(workspace), -1
+    with open_store(store_url(recipe, workspace)) as store:
+        while (count := store.count_judgements(name, simulated=False)) < settings.until:
+            if spoken < 0:
+                _warn(samples, settings.until)
+            if count != spoken:
+                has = f"{count} of {settings.until} judgements"
+                metrics.say(f"      {has}; rank with `palate rank {workspace.folder}` in another terminal")
+                spoken = count
+            time.sleep(POLL_SECONDS)
+
+
+def _warn(samples: Path, wanted: int) -> None:
+    """Of what one person can never bring to an end."""
+    prompts = read_jsonl(samples / "prompts.jsonl", Prompt)
+    can = len(asked.rankable(prompts, read_jsonl(samples / "responses.jsonl", Response)))
+    if can < wanted:
+        metrics.say(
+            f"      {can} prompts have two different answers, so {wanted} judgements take {-(-wanted // max(can, 1))} "
+            f"people at least; sample.prompts or rank.until is the key to change"
+        )
 
 
 def run(recipe: Recipe, workspace: Workspace) -> None:
@@ -62,8 +100,6 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
                 before = {j.prompt_id: j for j in store.judgements(name) if j.source == SCORED}
                 memory = (workspace.parent or workspace).folder / scorers.GRADES
                 store.add_judgements(_by_scorers(recipe.scoring, prompts, responses, before, memory), name)
-            if settings.until is not None and "people" in settings.by:
-                _wait_for_people(store, name, settings.until, workspace)
             # Scorers that are no longer asked are still in the store.
             judgements += [j for j in store.judgements(name) if j.source != SCORED or "scorers" in settings.by]
         else:
@@ -183,16 +219,6 @@ def _scored(
         source=SCORED,
         extra={"scores": scores},
     )
-
-
-def _wait_for_people(store: Store, name: str, wanted: int, workspace: Workspace) -> None:
-    """Until `wanted` judgements are in the store. Ctrl-C loses nothing: they stay there."""
-    spoken = -1
-    while (count := store.count_judgements(name, simulated=False)) < wanted:
-        if count != spoken:
-            metrics.say(f"      {count} of {wanted} judgements; rank with `palate rank {workspace.folder}` elsewhere")
-            spoken = count
-        time.sleep(POLL_SECONDS)
 
 
 def _from_files(files: Sequence[Path], seed: int) -> tuple[list[Prompt], list[Response], list[Judgement]]:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 from tests_small import small_recipe
 
 from palate import flow
+from palate import recipe as recipes
 from palate.commands import rank as command
 from palate.errors import BadInput, RecipeError, ScorerFailed
 from palate.feedback.store import open_store
@@ -54,9 +56,8 @@ def test_the_placebos_scores_do_not_even_know_which_prompts_have_good_answers(sm
 def test_people_are_waited_for(
     tmp_path: Path, small_run: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = small_recipe(
-        'rank.by=["people"]', "rank.until=4", f'feedback.store="sqlite:///{tmp_path / "people.sqlite"}"'
-    )
+    store = f'feedback.store="sqlite:///{tmp_path / "people.sqlite"}"'
+    recipe = recipes.parse(recipes.dump(small_run[0]), "small", ['rank.by=["people"]', "rank.until=4", store])
     workspace = Workspace(tmp_path / "run", parent=small_run[1])
 
     def a_guest_ranks(seconds: float) -> None:
@@ -73,7 +74,32 @@ def test_people_are_waited_for(
     assert "0 of 4 judgements; rank with `palate rank" in told and "2 of 4 judgements" in told
     assert not flow.run_stage("rank", recipe, workspace), "what was waited for has come: nothing is stale"
     a_guest_ranks(rank.POLL_SECONDS)
+    (step,) = (step for step in flow.plan(recipe, workspace) if step.stage.name == "rank")
+    assert (step.state, step.why) == ("stale", "people have ranked since it was made")
     assert flow.run_stage("rank", recipe, workspace), "more judgements make the snapshot stale"
+    with open_store(rank.store_url(recipe, workspace)) as people:
+        last = people.judgements(rank.campaign(workspace))[-1]
+        mended = dataclasses.replace(last, id="mended", supersedes=last.id, ranks=dict.fromkeys(last.ranks, 1))
+        people.add_judgements([mended], rank.campaign(workspace))
+    assert flow.run_stage("rank", recipe, workspace), "as many judgements, and one of them is another"
+    (tmp_path / "people.sqlite").unlink()
+    assert not flow.run_stage("rank", recipe, workspace), "who lost the store keeps the snapshot, and is not asked anew"
+
+
+def test_what_one_person_can_never_finish_is_told(
+    tmp_path: Path, small_run: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = small_recipe(
+        'rank.by=["people"]', "rank.until=500", f'feedback.store="sqlite:///{tmp_path / "people.sqlite"}"'
+    )
+
+    def stopped(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rank.time, "sleep", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        flow.run_stage("rank", recipe, Workspace(tmp_path / "run", parent=small_run[1]))
+    assert "so 500 judgements take 7 people at least" in capsys.readouterr().err
 
 
 def test_people_without_a_number() -> None:
