@@ -134,7 +134,7 @@ def over_optimisation(paths: Mapping[str, Sequence[dict[str, Any]]]) -> Markup:
             if column == 1 and len(paths) > 1:
                 axes.legend(frameon=False, fontsize=8)
         figure.tight_layout()
-        return _svg(figure, "learned reward and gold over KL")
+        return _svg(figure, f"{' and '.join(titles[kind] for kind in kinds)} over KL")
 
 
 def _root(values: NDArray[np.float64]) -> NDArray[np.float64]:
