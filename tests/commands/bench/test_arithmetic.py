@@ -83,6 +83,7 @@ def test_the_report_speaks_of_no_reward_model(measured: tuple[dict[str, Any], Pa
     page = (reopened(measured[1])[1].read("report") / "report.html").read_text(encoding="utf-8")
     assert "<h2>Score on the way</h2>" in page
     assert "earned reward" not in page and "exploits" not in page and "K = " not in page
+    assert "Round by round" not in page, "several methods are not several rounds"
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo"])
