@@ -26,6 +26,7 @@ from typing import Any
 from palate import flow, metrics
 from palate import recipe as recipes
 from palate.commands.bench import harness
+from palate.errors import BadInput
 from palate.recipe import Recipe
 from palate.scorers.verifier import MARK
 from palate.workspace import Workspace
@@ -38,6 +39,8 @@ EDGE = 4
 RLOO = "rloo"
 """GRPO's stage once more, with baseline = "leave_one_out"."""
 CLIMBERS = ("ppo", "grpo", RLOO, "rejection")
+MODELS = ("base", "sft", "sft_continued", *CLIMBERS)
+"""The base model is asked in the form of its text, not as a chat."""
 
 RECIPE = """
 [tokenize]
@@ -175,8 +178,13 @@ def recipe_for(folder: Path, seed: int, overrides: Sequence[str] = ()) -> Recipe
 
 
 def measure(folder: Path, world: World, seed: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Write the data, run the recipe, and once more with the other baseline: what it reuses is only looked at."""
-    write_world(folder, world, seed)
+    """Write the data, run the recipe, and once more with the other baseline: what it reuses is only looked at.
+
+    Raises BadInput when `folder` cannot be written."""
+    try:
+        write_world(folder, world, seed)
+    except OSError as error:
+        raise BadInput(f"it cannot be written ({error.strerror}).", folder, "Name another --folder.") from None
     recipe, workspace = flow.open_run(recipe_for(folder, seed, overrides), folder / "run")
     flow.run(recipe, workspace)
     report, climbs = read(workspace), {name: climb(workspace, name) for name in ("ppo", "grpo", "rejection")}
@@ -188,7 +196,7 @@ def measure(folder: Path, world: World, seed: int, overrides: Sequence[str] = ()
     climbs[RLOO] = climb(workspace, "grpo")
     seconds = sum(cost["seconds"] for cost in report["stages"].values()) + again["stages"]["evaluate"]["seconds"]
     return {
-        "contestants": {name: row(report, name, climbs.get(name)) for name in ("sft", "sft_continued", *CLIMBERS)},
+        "contestants": {name: row(report, name, climbs.get(name)) for name in MODELS},
         "score_by_round": {name: [round(score, 3) for score in climbs[name]] for name in CLIMBERS},
         "seconds": round(seconds, 1),
     }
@@ -209,13 +217,13 @@ def row(report: Mapping[str, Any], name: str, scores: Sequence[float] | None) ->
     """One model's line of the table: shares of test questions answered right, and gains over SFT, paired."""
     told = report[name]
     found: dict[str, Any] = {"right_greedy": told["gold_greedy"]["overall"], "right_at_1": told["gold_t1"]["overall"]}
-    if name != "sft":
+    if "gain_over_sft_greedy" in told:
         found |= {"gain_greedy": told["gain_over_sft_greedy"], "gain_at_1": told["gain_over_sft_t1"]}
     if scores is not None:
         found["score_at_first"] = round(statistics.mean(scores[:EDGE]), 3)
         found["score_at_last"] = round(statistics.mean(scores[-EDGE:]), 3)
     found["kl"] = told["kl"]
-    stage = "sft_continued.sft" if name == "sft_continued" else name
+    stage = {"base": "pretrain", "sft_continued": "sft_continued.sft"}.get(name, name)
     return found | {"seconds": round(report["stages"][stage]["seconds"], 1)}
 
 

@@ -65,9 +65,9 @@ def test_calculations_stay_within_the_range() -> None:
 def test_it_runs_without_rankings_and_tells_everything(measured: tuple[dict[str, Any], Path]) -> None:
     told, folder = measured
     rows = told["contestants"]
-    assert list(rows) == ["sft", "sft_continued", "ppo", "grpo", "rloo", "rejection"]
+    assert list(rows) == ["base", "sft", "sft_continued", "ppo", "grpo", "rloo", "rejection"]
     assert all(0 <= row["right_greedy"]["low"] <= row["right_greedy"]["high"] <= 1 for row in rows.values())
-    assert all({"gain_greedy", "gain_at_1", "kl", "seconds"} <= set(rows[name]) for name in list(rows)[1:])
+    assert all({"gain_greedy", "gain_at_1", "kl", "seconds"} <= set(rows[name]) for name in list(rows)[2:])
     assert {name: len(scores) for name, scores in told["score_by_round"].items()} == {
         "ppo": 3, "grpo": 3, "rloo": 3, "rejection": 2
     }  # fmt: skip
