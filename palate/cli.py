@@ -337,9 +337,10 @@ def bench_arithmetic(
     overrides: Overrides = None,
 ) -> None:
     """PPO, GRPO and others with a verifier as their only reward, on sums in words, three seeds."""
+    from palate import api
     from palate.commands.bench import arithmetic as command
 
-    command.main(json, folder, overrides=overrides or ())
+    command.main(api.run, json, folder, overrides=overrides or ())
 
 
 @bench.command("gpu")

@@ -21,15 +21,13 @@ import tempfile
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from palate import flow, metrics
-from palate import recipe as recipes
+from palate import metrics
 from palate.commands.bench import harness
 from palate.errors import BadInput
-from palate.recipe import Recipe
 from palate.scorers.verifier import MARK
-from palate.workspace import Workspace
+from palate.workspace import Workspace, write_atomically
 
 SEEDS = (1, 2, 3)
 CHOSEN_ON = (101,)
@@ -37,7 +35,9 @@ CHOSEN_ON = (101,)
 EDGE = 4
 """Rounds at either end of a training whose mean score is told."""
 RLOO = "rloo"
-"""GRPO's stage once more, with baseline = "leave_one_out"."""
+"""GRPO's stage once more."""
+OTHER_BASELINE = ("grpo.baseline=leave_one_out", "controls.sft_continued=false")
+"""What is changed for it; the control would be made anew for a policy of other seconds."""
 CLIMBERS = ("ppo", "grpo", RLOO, "rejection")
 MODELS = ("base", "sft", "sft_continued", *CLIMBERS)
 """The base model is asked in the form of its text, not as a chat."""
@@ -125,6 +125,15 @@ dtype = "float32"
 compile = false
 """
 
+
+class Run(Protocol):
+    """Runs the stages of a recipe file in a folder, as `palate.run` does."""
+
+    def __call__(self, recipe: Path, folder: Path, *, overrides: Sequence[str]) -> Workspace:
+        """The finished run."""
+        ...
+
+
 NAMES = ("Tom", "Ann", "Sam", "Eva", "Max", "Lea", "Ben", "Mia", "Jon", "Ida")
 THINGS = ("apples", "books", "cards", "coins", "eggs", "pens", "shells", "stamps")
 STORIES = {
@@ -140,7 +149,7 @@ STORIES = {
 
 
 def main(
-    target: Path | None, folder: Path | None, *, overrides: Sequence[str] = (), world: World | None = None
+    run: Run, target: Path | None, folder: Path | None, *, overrides: Sequence[str] = (), world: World | None = None
 ) -> None:
     """Three seeds, one run each in `folder` (a temporary one where None); the figures as JSON into `target`.
 
@@ -149,7 +158,7 @@ def main(
     world = world or World()
     with tempfile.TemporaryDirectory() as name:
         place = folder or Path(name)
-        told = {f"seed {seed}": measure(place / f"seed-{seed}", world, seed, overrides) for seed in SEEDS}
+        told = {f"seed {seed}": measure(run, place / f"seed-{seed}", world, seed, overrides) for seed in SEEDS}
     gains = [
         run["contestants"][method][gain]["low"]
         for run in told.values()
@@ -170,27 +179,26 @@ def main(
     )
 
 
-def recipe_for(folder: Path, seed: int, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe of the run on the data in `folder`. Raises RecipeError for an override that is none."""
-    head = f'name = "arithmetic"\nseed = {seed}\n[collect]\nsources = [{json.dumps(str(folder / "text"))}]\n'
-    body = RECIPE.replace("QUESTIONS", json.dumps(str(folder / "questions.jsonl")))
-    return recipes.parse(head + body, "palate bench arithmetic", overrides)
+def recipe_for(folder: Path, seed: int) -> str:
+    """The recipe (TOML) of the run on the data in `folder`."""
+    head = f'name = "arithmetic"\nseed = {seed}\n\n[collect]\nsources = [{json.dumps(str(folder / "text"))}]\n'
+    return head + RECIPE.replace("QUESTIONS", json.dumps(str(folder / "questions.jsonl")))
 
 
-def measure(folder: Path, world: World, seed: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Write the data, run the recipe, and once more with the other baseline: what it reuses is only looked at.
+def measure(run: Run, folder: Path, world: World, seed: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Write data and recipe.toml, run it, and once more with the other baseline: what it reuses is only looked at.
 
-    Raises BadInput when `folder` cannot be written."""
+    Raises BadInput when `folder` cannot be written.
+    """
+    recipe = folder / "recipe.toml"
     try:
         write_world(folder, world, seed)
+        write_atomically(recipe, recipe_for(folder, seed))
     except OSError as error:
         raise BadInput(f"it cannot be written ({error.strerror}).", folder, "Name another --folder.") from None
-    recipe, workspace = flow.open_run(recipe_for(folder, seed, overrides), folder / "run")
-    flow.run(recipe, workspace)
+    workspace = run(recipe, folder / "run", overrides=overrides)
     report, climbs = read(workspace), {name: climb(workspace, name) for name in ("ppo", "grpo", "rejection")}
-    assert recipe.grpo is not None
-    other = recipe.grpo.model_copy(update={"baseline": "leave_one_out"})
-    flow.run(recipe.model_copy(update={"grpo": other, "controls": None}), workspace)
+    run(recipe, folder / "run", overrides=[*overrides, *OTHER_BASELINE])
     again = read(workspace)
     report |= {RLOO: again["grpo"], "stages": report["stages"] | {RLOO: again["stages"]["grpo"]}}
     climbs[RLOO] = climb(workspace, "grpo")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from palate import flow, metrics
+from palate import api, flow, metrics
+from palate import recipe as recipes
 from palate.commands.bench import arithmetic, docs
 from palate.commands.bench.arithmetic import Calculation, World
 from palate.feedback import formats
@@ -33,12 +34,12 @@ SMALL = [
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """What one seed tells, and the folder of its data and run."""
     folder = tmp_path_factory.mktemp("arithmetic")
-    return arithmetic.measure(folder, TINY, 7, SMALL), folder
+    return arithmetic.measure(api.run, folder, TINY, 7, SMALL), folder
 
 
 def reopened(folder: Path) -> tuple[Recipe, Workspace]:
     """The run as it was made first, with GRPO's own baseline."""
-    return arithmetic.recipe_for(folder, 7, SMALL), Workspace(folder / "run")
+    return flow.open_run(recipes.load(folder / "recipe.toml", SMALL), folder / "run")
 
 
 def test_what_is_written_is_read_as_gsm8k(tmp_path: Path) -> None:
