@@ -403,6 +403,21 @@ def bench_shakespeare(
     command.main(text, json, repeats)
 
 
+@bench.command("arithmetic")
+def bench_arithmetic(
+    json: Json = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where data and runs stay; a temporary one when absent.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """PPO, GRPO and others with a verifier as their only reward, on sums in words, three seeds."""
+    from palate import api
+    from palate.commands.bench import arithmetic as command
+
+    command.main(api.run, json, folder, overrides=overrides or ())
+
+
 @bench.command("gpu")
 def bench_gpu(json: Json = None, repeats: Repeats = 5) -> None:
     """124 M and 350 M parameters on one CUDA GPU: training, generation and a round of PPO."""

@@ -561,12 +561,10 @@ class Recipe(Section):
                         f"{name}.max_new_tokens is {part.max_new_tokens}, which leaves no room for a prompt in "
                         f"{section}.context = {planned.context}"
                     )
-        if self.controls and not (
-            (self.sft or self.parent) and self.rank and (self.ppo or self.dpo or self.grpo or self.rejection)
-        ):
+        policies = self.ppo or self.dpo or self.grpo or self.rejection
+        if self.controls and not ((self.sft or self.parent) and policies):
             raise ValueError(
-                "[controls] compares with a policy, so it needs [sft], [rank] and one of [ppo], [dpo], "
-                "[grpo] and [rejection]"
+                "[controls] compares with a policy, so it needs [sft] and one of [ppo], [dpo], [grpo] and [rejection]"
             )
         return self
 
@@ -580,6 +578,8 @@ class Recipe(Section):
             raise ValueError(
                 "controls.placebo shuffles rankings, which with scoring.learned = 0 nobody reads; set it to false"
             )
+        if self.controls and self.controls.placebo and not self.rank:
+            raise ValueError("controls.placebo shuffles rankings, so it needs [rank]; add it or set placebo to false")
         return self
 
     def section_hash_input(self, names: Iterable[str]) -> dict[str, Any]:

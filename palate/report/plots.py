@@ -128,13 +128,14 @@ def over_optimisation(paths: Mapping[str, Sequence[dict[str, Any]]]) -> Markup:
                 axes.fill_between(kl, [p[kind]["low"] for p in path], [p[kind]["high"] for p in path], color=colour,
                                   alpha=0.13, linewidth=0)  # fmt: skip
             axes.set_xscale("function", functions=(_root, _square))
+            axes.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other where KL is small
             axes.set_xlabel("KL to SFT (nats a reply)")
             axes.set_title(titles[kind], fontsize=10, loc="left")
             axes.tick_params(labelsize=8)
             if column == 1 and len(paths) > 1:
                 axes.legend(frameon=False, fontsize=8)
         figure.tight_layout()
-        return _svg(figure, "learned reward and gold over KL")
+        return _svg(figure, f"{' and '.join(titles[kind] for kind in kinds)} over KL")
 
 
 def _root(values: NDArray[np.float64]) -> NDArray[np.float64]:

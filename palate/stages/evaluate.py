@@ -346,6 +346,7 @@ def _compare(bench: Bench, models: dict[str, LanguageModel]) -> tuple[dict[str, 
     report: dict[str, Any] = {}
     at_best: dict[str, Answers] = {}
     at_one: dict[str, Answers] = {}
+    greedy: dict[str, Answers] = {}
     contenders: list[tuple[str, LanguageModel, int]] = [(name, model, 1) for name, model in models.items()]
     if "sft" in models and bench.reward is not None:
         contenders.append(("best_of_k", models["sft"], bench.settings.best_of))
@@ -375,11 +376,13 @@ def _compare(bench: Bench, models: dict[str, LanguageModel]) -> tuple[dict[str, 
                 progress.advance(note=name)
             told["ended"] = round(read[best].ended, 4)
             told["kl"] = round(_kl(bench, name, model, models.get("sft"), read[1.0], best_of), 4)
-            report[name], at_best[name], at_one[name] = told, read[best], read[1.0]
+            report[name], at_best[name], at_one[name], greedy[name] = told, read[best], read[1.0], read[0.0]
             report.setdefault("tasks", {})[name] = _tasks(bench, read[0.0])
-    if "best_of_k" in at_one:
-        # At one temperature choosing is all that differs; at each one's own, sampling costs the best of K something.
-        report["best_of_k"]["gain_over_sft_t1"] = measure.gain(at_one["best_of_k"], at_one["sft"]).to_json()
+    # At one temperature nothing else differs; at each one's own, what is gained may be a better temperature, and
+    # sampling costs the best of K something.
+    for name in (one for one in at_one if one in ("sft_continued", "best_of_k", *POLICIES) and "sft" in at_one):
+        report[name]["gain_over_sft_t1"] = measure.gain(at_one[name], at_one["sft"]).to_json()
+        report[name]["gain_over_sft_greedy"] = measure.gain(greedy[name], greedy["sft"]).to_json()
     report |= _claims(report, at_best)
     return report, at_best
 

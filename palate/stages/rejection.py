@@ -5,7 +5,8 @@
     sample K replies to each prompt with the policy; score them with the reward model; keep the best one, y*; then
         L = -E_t[ log pi(y*_t | prompt, y*_<t) ]
 
-Nothing is clipped and no advantage is estimated; what is not best teaches nothing. Nothing here sees gold.
+Nothing is clipped and no advantage is estimated; what is not best teaches nothing, nor does a prompt whose replies are
+all worth the same. Nothing here sees gold.
 """
 
 from __future__ import annotations
@@ -59,6 +60,13 @@ def best(rollout: Rollout, answers: int) -> Tensor:
     """The row of the best-scored reply to each prompt, (prompts); of equals the first."""
     first = torch.arange(0, len(rollout.replies), answers, device=rollout.score.device)
     return first + rollout.score.view(-1, answers).argmax(dim=1)
+
+
+def told_apart(rollout: Rollout, answers: int) -> Tensor:
+    """Whether the replies to each prompt differ in score, (prompts) bool. Where all are worth the same the best one is
+    no better than the others: with a verifier it is often just as wrong."""
+    groups = rollout.score.view(-1, answers)
+    return groups.amax(dim=1) > groups.amin(dim=1)
 
 
 def imitate(
@@ -122,12 +130,15 @@ def train(
             if stopped := session.limit.passed(rollout.kl):
                 return {"rounds": session.limit.done, "stopped": stopped}
             session.limit.keep(tick.step - 1)
-            chosen = rollout.rows(best(rollout, settings.answers))
-            watched = imitate(
-                policy, models, chosen, settings, device, lr=lr(tick.step), seed=(session.seed, tick.step)
-            )
+            winners, apart = best(rollout, settings.answers), told_apart(rollout, settings.answers)
+            watched = {"best_score": float(rollout.score[winners].mean()), "told_apart": float(apart.float().mean())}
+            if apart.any():
+                chosen = rollout.rows(winners[apart])
+                watched |= imitate(
+                    policy, models, chosen, settings, device, lr=lr(tick.step), seed=(session.seed, tick.step)
+                )
             figures = rollout.figures()
-            session.log.log(tick.step, **figures, best_score=float(chosen.score.mean()), lr=lr(tick.step), **watched)
+            session.log.log(tick.step, **figures, lr=lr(tick.step), **watched)
             if tick.evaluate and (stopped := session.limit.looked(session.watch(tick.step), tick.step)):
                 return {"rounds": session.limit.done, "stopped": stopped}
             if tick.save:

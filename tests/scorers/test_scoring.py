@@ -114,6 +114,17 @@ def test_a_placebo_of_rankings_that_nobody_reads() -> None:
     assert recipes.parse(SMALL, "small.toml", [*told, "controls.placebo=false"]).controls
 
 
+def test_sft_continued_needs_no_rankings() -> None:
+    text = (
+        "[scoring]\nlearned = 0\n[scoring.verifier]\n[ppo]\nrounds = 2\n[sft]\nsteps = 30\npeak_lr = 1e-3\n[controls]\n"
+    )
+    with pytest.raises(RecipeError, match=r"controls\.placebo shuffles rankings"):
+        parsed(text)
+    assert parsed(text + "placebo = false").controls
+    with pytest.raises(RecipeError, match=r"controls\.placebo shuffles rankings, so it needs \[rank\]"):
+        parsed("[ppo]\nrounds = 2\n[sft]\nsteps = 30\npeak_lr = 1e-3\n[controls]\n")
+
+
 def scoring(tmp_path: Path, **changed: Any) -> recipes.Scoring:
     path = tmp_path / "rewards.py"
     if not path.exists():

@@ -58,6 +58,24 @@ def test_only_the_best_of_each_prompt_is_imitated() -> None:
     assert float(reply_logp(players.policy, chosen.replies, temperature=1.0).sum().detach()) > float(before)
 
 
+def test_replies_that_are_all_worth_the_same_teach_nothing(tmp_path: Path) -> None:
+    """A verifier gives all wrong replies 0; the first of them is no better than the others."""
+    players = models(language_model(BANDIT_SHAPE, 1), lambda replies: torch.zeros(len(replies)), stops=(END,))
+    before = {name: value.clone() for name, value in players.policy.state_dict().items()}
+    lines = play_in_groups(players, BANDIT_PROMPTS, BANDIT.model_copy(update={"rounds": 2}), tmp_path, 0)
+    assert [line["told_apart"] for line in lines] == [0.0, 0.0] and "loss" not in lines[0]
+    assert all(torch.equal(before[name], value) for name, value in players.policy.state_dict().items())
+
+
+def test_only_prompts_whose_replies_differ_count() -> None:
+    players = models(language_model(BANDIT_SHAPE, 1), wanted_share, stops=(END,))
+    rollout = rollouts.roll_out(
+        players, BANDIT_PROMPTS[:6], BANDIT, CPU, (0, "rollout", 1), rows=lambda _: 24, answers=4
+    )
+    groups = rollout.score.view(6, 4)
+    assert rejection.told_apart(rollout, 4).tolist() == [len(set(group.tolist())) > 1 for group in groups]
+
+
 def test_micro_batches_change_nothing(tmp_path: Path) -> None:
     after = []
     for rows in (32, 3):

@@ -77,7 +77,8 @@ def main(
 def made(kitchen: Path, folder: Path, seed: int) -> tuple[Recipe, Workspace]:
     """The kitchen with every method, made where it is not."""
     text = kitchen.read_text(encoding="utf-8") + METHODS
-    recipe = recipes.parse(text, str(kitchen), [f"seed={seed}", f"name=seed-{seed}"])
+    # No number behind a hyphen: the round after "s-41" would be "s-42", which is another seed's run.
+    recipe = recipes.parse(text, str(kitchen), [f"seed={seed}", f"name=s{seed}"])
     place = folder / recipe.name
     with Workspace(place).held():
         resolved, run = flow.open_run(recipe, place)

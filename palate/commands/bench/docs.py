@@ -122,6 +122,8 @@ def _leaves(found: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[t
 
 
 def _number(value: object) -> str:
+    if isinstance(value, Mapping):  # a mean with its interval
+        return f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return (

@@ -70,7 +70,12 @@ def test_a_broken_file_is_one_clear_line(tmp_path: Path) -> None:
         docs.rewritten(PAGE, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["performance.md", "methods.md", "reward.md"])
+def test_a_mean_stands_with_its_interval() -> None:
+    gain = {"mean": 0.25, "low": -0.0214, "high": 0.5, "n": 400}
+    assert "| ppo | 0.250 [-0.021, 0.500] |" in docs.tables({"machine": {}, "contestants": {"ppo": {"gain": gain}}})
+
+
+@pytest.mark.parametrize("name", ["performance.md", "methods.md", "reward.md", "scoring.md"])
 def test_the_page_is_what_its_figures_give(name: str) -> None:
     root = Path(__file__).parents[3]
     page = (root / "docs" / name).read_text(encoding="utf-8")
