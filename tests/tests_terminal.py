@@ -15,10 +15,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 """What moves the cursor or colours: a person does not read it."""
-ADOPTS = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-"""Makes the terminal the command's own, so that Ctrl-C reaches it."""
+ADOPTS = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes the terminal the command's own, and Ctrl-C what it is at a terminal: shells ignore it in what they start with
+&, and whatever that starts would go on ignoring it."""
 CTRL_C, CTRL_D = "\x03", "\x04"
-PATIENCE = 600.0
+PATIENCE = 240.0
 """Seconds after which nothing is coming any more; the machine may be busy with other things."""
 
 

@@ -408,7 +408,8 @@ def _first_round(
     waiting.until("0 of 8 judgements; rank with `palate rank runs/inn-2` in another terminal")
     waiting.press(CTRL_C)
     assert waiting.end() == 130 and "the same command goes on from here" in waiting.seen
-    waiting = Terminal("run", "runs/inn-2", cwd=home)
+    # As far as her orders: eight of them need not tell a reward model anything, which it then says and stops.
+    waiting = Terminal("run", "runs/inn-2", "--until", "rank", cwd=home)
     saved.append(("round 2, again", waiting))
     waiting.until("0 of 8 judgements")
     terminal = ann.sits_down("runs/inn-2")
@@ -422,9 +423,6 @@ def _first_round(
     trained = {line["id"] for line in lines(run / "07-rankings" / "prompts.jsonl") if line["split"] == "train"}
     earlier = [judgement for judgement in snapshot(run) if judgement["prompt_id"] in trained]
     assert len(now) == 8 + len(earlier) and not any(judgement["simulated"] for judgement in now)
-    report = json.loads((second / "10-report" / "report.json").read_text())
-    assert [told["run"] for told in report["rounds"]] == ["inn", "inn-2"]
-    assert "simulated" not in (second / "10-report" / "report.html").read_text().lower()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a pseudo-terminal whose end is an error of reading")

@@ -38,6 +38,7 @@ def test_what_stops_in_time() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_all_of_it_on_a_small_kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kitchen, target = tmp_path / "small.toml", tmp_path / "aligned.json"
     kitchen.write_text(SMALL)
