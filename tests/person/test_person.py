@@ -255,6 +255,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.soak  # several processes race with each other: beside other work it failed once of three times
 @pytest.mark.skipif(sys.platform != "linux", reason="a pseudo-terminal whose end is an error of reading")
 def test_a_person_at_the_terminal(home: Path) -> None:
     run, ann, ben = home / "runs" / "inn", Person("ann", home, columns=60), Person("ben", home)
