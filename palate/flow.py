@@ -268,7 +268,7 @@ def control_folders(recipe: Recipe, workspace: Workspace) -> dict[str, Workspace
 def _run_control(name: str, recipe: Recipe, workspace: Workspace) -> None:
     control = control_folders(recipe, workspace)[name]
     changed = CONTROLS[name](recipe, workspace, control)
-    for stage_name in _control_stages(name, recipe):
+    for stage_name in control_stages(name, recipe):
         _announce(f"      control {name}: {stage_name}", BY_NAME[stage_name], changed, control)
 
 
@@ -325,7 +325,7 @@ def _sft_continued(recipe: Recipe, workspace: Workspace, control: Workspace) -> 
 CONTROLS = {"placebo": _placebo, "sft_continued": _sft_continued}
 
 
-def _control_stages(name: str, recipe: Recipe) -> list[str]:
+def control_stages(name: str, recipe: Recipe) -> list[str]:
     """What is made anew in a control."""
     if name == "sft_continued":
         return ["sft"]

@@ -55,7 +55,7 @@ from palate.stages import BY_NAME, STAGES, evaluate
 from palate.train import resume
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests_small import SMALL
+from tests_small import SMALL, small_recipe
 
 SECONDS, MEGABYTES = 10.0, 100.0
 """What the meters show in both runs."""
@@ -63,7 +63,9 @@ STORE = "feedback.sqlite"
 SETTINGS = ([], ["--set", "sft.steps=27"])
 """What the command says in the first round, and in the second one, which replaces what the first one made."""
 STAGES_OF_A_RUN = [stage.name for stage in STAGES[:-1]] + [
-    f"{control} {name}" for control in ("sft_continued", "placebo") for name in flow.CONTROL_STAGES[control]
+    f"{control} {name}"
+    for control in ("sft_continued", "placebo")
+    for name in flow.control_stages(control, small_recipe())
 ]
 STAGES_OF_A_RUN.append("evaluate")
 LEFT_OVER = (".partial", ".old", ".writing", "-wal", "-shm", "-journal")
@@ -121,8 +123,8 @@ class Watch:
         event.listen(Engine, "after_cursor_execute", self.statement)
         for stage in ("pretrain", "sft", "reward", "ppo"):
             self.around(importlib.import_module(f"palate.stages.{stage}"), "update", lambda *_: "after a step")
-        for stage in ("sft", "sample", "ppo", "evaluate"):
-            self.around(importlib.import_module(f"palate.stages.{stage}"), "generate", lambda *_: "after generating")
+        for place in ("stages.sft", "stages.sample", "align.rollout", "align.watch", "stages.evaluate"):
+            self.around(importlib.import_module(f"palate.{place}"), "generate", lambda *_: "after generating")
         self.log_line(metrics.Metrics.log)
         self.saved_state(torch.save)
         self.run_stage(flow.run_stage)
