@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from palate import metrics, ranks
 from palate.align.players import Players
 from palate.batches.replies import Replies, lay_out
-from palate.device import Device, seeds
+from palate.device import Device, generator, seeds
 from palate.generate.engine import Reply, generate
 from palate.generate.replies import reply_logp, reply_logp_and_entropy
 from palate.generate.sampling import Sampling
@@ -159,3 +159,15 @@ def _impossible(nats: float, replies: int) -> str:
         f"less than once in a million rounds: the replies were not drawn from the distribution that their log-probs "
         f"come from (docs/ppo.md, row 10)"
     )
+
+
+def minibatches(
+    replies: Replies, settings: Online, rows: int, seed: tuple[object, ...]
+) -> Iterator[tuple[str, list[Tensor]]]:
+    """A few epochs of minibatches in random order: of each its name in errors and the numbers of its rows, this
+    process's share of them in micro-batches of at most `rows` rows of similar length."""
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(replies), generator=generator(*seed, "minibatches", epoch))
+        for number, minibatch in enumerate(torch.split(order, settings.minibatch_rows)):
+            name = f"{settings.method} round {seed[-1]} epoch {epoch + 1} minibatch {number + 1}"
+            yield name, replies.by_length(minibatch[ranks.rank() :: ranks.world()], rows)

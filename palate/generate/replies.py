@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -76,14 +76,12 @@ def features_all(
     """What the score heads read of n prompt-reply pairs, (n, dim) in float32 on the CPU. A head times it is the score,
     because heads are linear and `pooled` is an average."""
     model.eval()
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(replies[i]))
-    result = torch.zeros(len(prompts), model.score.in_features)
-    for start in range(0, len(order), rows):
-        part = order[start : start + rows]
-        laid = lay_out([prompts[i] for i in part], [replies[i] for i in part], pad=pad).to(device.torch)
+
+    def features(laid: Replies) -> Tensor:
         hidden, place = _read(model.trunk, laid)
-        result[part] = pooled(hidden.float()[place[:, 1:]], laid.mask, pooling).cpu()
-    return result
+        return pooled(hidden.float()[place[:, 1:]], laid.mask, pooling)
+
+    return _rows_at_a_time(prompts, replies, features, width=model.score.in_features, pad=pad, device=device, rows=rows)
 
 
 @torch.no_grad()
@@ -99,12 +97,30 @@ def score_all(
 ) -> Tensor:
     """Scores (n, outputs) of n prompt-reply pairs on the CPU, `rows` at a time, rows of similar length together."""
     model.eval()
+
+    def scores(laid: Replies) -> Tensor:
+        return reply_scores(model, laid, pooling=pooling)
+
+    return _rows_at_a_time(prompts, replies, scores, width=model.score.out_features, pad=pad, device=device, rows=rows)
+
+
+def _rows_at_a_time(
+    prompts: Sequence[Sequence[int]],
+    replies: Sequence[Sequence[int]],
+    of: Callable[[Replies], Tensor],
+    *,
+    width: int,
+    pad: int,
+    device: Device,
+    rows: int,
+) -> Tensor:
+    """What `of` makes of all pairs, (n, width), in float32 on the CPU and in their order."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(replies[i]))
-    result = torch.zeros(len(prompts), model.score.out_features)
+    result = torch.zeros(len(prompts), width)
     for start in range(0, len(order), rows):
         part = order[start : start + rows]
         laid = lay_out([prompts[i] for i in part], [replies[i] for i in part], pad=pad).to(device.torch)
-        result[part] = reply_scores(model, laid, pooling=pooling).float().cpu()
+        result[part] = of(laid).float().cpu()
     return result
 
 

@@ -21,15 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate import ranks
 from palate.align import players, prompts
 from palate.align import rollout as rollouts
 from palate.align.players import Players
-from palate.align.rollout import rows_at_once
+from palate.align.rollout import minibatches, rows_at_once
 from palate.align.session import Session, begin
 from palate.batches.order import step_items
 from palate.batches.replies import Replies
-from palate.device import Device, generator, open_device
+from palate.device import Device, open_device
 from palate.generate.replies import reply_logp
 from palate.metrics import Progress
 from palate.objectives.group import group_advantages, group_policy_loss, leave_one_out_advantages
@@ -111,21 +110,17 @@ def improve(
         )
 
     rows = rows_at_once(models.policy, replies=rollout.replies, most=settings.micro_rows, device=device)
-    for epoch in range(settings.epochs):
-        order = torch.randperm(len(rollout.replies), generator=generator(*seed, "minibatches", epoch))
-        for number, minibatch in enumerate(torch.split(order, settings.minibatch_rows)):
-            name = f"grpo round {seed[-1]} epoch {epoch + 1} minibatch {number + 1}"
-            own = minibatch[ranks.rank() :: ranks.world()]
-            micro = [rollout.rows(part) for part in rollout.replies.by_length(own, rows)]
-            done.append(update(policy, micro, objective, lr=lr, max_norm=settings.max_norm, name=name))
-            now, then = (torch.cat(side) for side in zip(*gather(seen[: len(micro)]), strict=True))
-            seen.clear()
-            every = torch.ones_like(now)
-            if len(done) == 1:  # the policy had not moved yet: every ratio must be 1
-                watched["first_ratio_error"] = float(((now - then).exp() - 1).abs().max())
-            watched["clip_fraction"] = float(clip_fraction(now, then, every, clip=settings.clip))
-            watched["step_kl"] = float(approximate_kl(now, then, every))
-            watched["ratio"] = float((now - then).exp().mean())
+    for name, parts in minibatches(rollout.replies, settings, rows, seed):
+        micro = [rollout.rows(part) for part in parts]
+        done.append(update(policy, micro, objective, lr=lr, max_norm=settings.max_norm, name=name))
+        now, then = (torch.cat(side) for side in zip(*gather(seen[: len(micro)]), strict=True))
+        seen.clear()
+        every = torch.ones_like(now)
+        if len(done) == 1:  # the policy had not moved yet: every ratio must be 1
+            watched["first_ratio_error"] = float(((now - then).exp() - 1).abs().max())
+        watched["clip_fraction"] = float(clip_fraction(now, then, every, clip=settings.clip))
+        watched["step_kl"] = float(approximate_kl(now, then, every))
+        watched["ratio"] = float((now - then).exp().mean())
     watched["policy_loss"] = sum(u.loss for u in done) / len(done)
     watched["grad_norm"] = sum(u.grad_norm for u in done) / len(done)
     return watched

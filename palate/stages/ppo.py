@@ -20,16 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate import ranks
 from palate.align import players, prompts
 from palate.align import rollout as rollouts
 from palate.align.players import Players
 from palate.align.prompts import Asked
-from palate.align.rollout import in_pieces, rows_at_once
+from palate.align.rollout import in_pieces, minibatches, rows_at_once
 from palate.align.session import Session, begin
 from palate.batches.order import step_items
 from palate.batches.replies import Replies
-from palate.device import Device, generator, open_device
+from palate.device import Device, open_device
 from palate.generate.replies import reply_logp, reply_values
 from palate.metrics import Progress
 from palate.nn import lora
@@ -148,29 +147,23 @@ def improve(
         return value_loss(values, part.values, part.returns, part.replies.mask, clip=settings.value_clip)
 
     rows = rows_at_once(models.policy, models.critic, replies=rollout.replies, most=settings.micro_rows, device=device)
-    for epoch in range(settings.epochs):
-        order = torch.randperm(len(rollout.replies), generator=generator(*seed, "minibatches", epoch))
-        for number, minibatch in enumerate(torch.split(order, settings.minibatch_rows)):
-            name = f"ppo round {seed[-1]} epoch {epoch + 1} minibatch {number + 1}"
-            own = minibatch[ranks.rank() :: ranks.world()]
-            micro = [rollout.rows(part) for part in rollout.replies.by_length(own, rows)]
-            if policy_lr > 0:
-                norms.append(
-                    update(policy, micro, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name)
-                )
-                now, then = (torch.cat(side) for side in zip(*gather(seen[: len(micro)]), strict=True))
-                seen.clear()
-                every = torch.ones_like(now)
-                if len(norms) == 1:  # the policy had not moved yet: every ratio must be 1
-                    watched["first_ratio_error"] = float(((now - then).exp() - 1).abs().max())
-                    watched["first_kl"] = float(approximate_kl(now, then, every))
-                watched["clip_fraction"] = float(clip_fraction(now, then, every, clip=settings.clip))
-                watched["step_kl"] = float(approximate_kl(now, then, every))
-                watched["ratio"] = float((now - then).exp().mean())
-            critic_step = update(
-                critic, micro, critic_objective, lr=critic_lr, max_norm=settings.max_norm, name=f"critic {name}"
-            )
-            watched["value_loss"] = critic_step.loss
+    for name, parts in minibatches(rollout.replies, settings, rows, seed):
+        micro = [rollout.rows(part) for part in parts]
+        if policy_lr > 0:
+            norms.append(update(policy, micro, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name))
+            now, then = (torch.cat(side) for side in zip(*gather(seen[: len(micro)]), strict=True))
+            seen.clear()
+            every = torch.ones_like(now)
+            if len(norms) == 1:  # the policy had not moved yet: every ratio must be 1
+                watched["first_ratio_error"] = float(((now - then).exp() - 1).abs().max())
+                watched["first_kl"] = float(approximate_kl(now, then, every))
+            watched["clip_fraction"] = float(clip_fraction(now, then, every, clip=settings.clip))
+            watched["step_kl"] = float(approximate_kl(now, then, every))
+            watched["ratio"] = float((now - then).exp().mean())
+        critic_step = update(
+            critic, micro, critic_objective, lr=critic_lr, max_norm=settings.max_norm, name=f"critic {name}"
+        )
+        watched["value_loss"] = critic_step.loss
     if norms:
         watched["policy_loss"] = sum(u.loss for u in norms) / len(norms)
         watched["grad_norm"] = sum(u.grad_norm for u in norms) / len(norms)

@@ -17,15 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate import ranks
 from palate.align import players, prompts
 from palate.align import rollout as rollouts
 from palate.align.players import Players
-from palate.align.rollout import Rollout, rows_at_once
+from palate.align.rollout import Rollout, minibatches, rows_at_once
 from palate.align.session import Session, begin
 from palate.batches.order import step_items
 from palate.batches.replies import Replies
-from palate.device import Device, generator, open_device
+from palate.device import Device, open_device
 from palate.generate.replies import reply_logp
 from palate.metrics import Progress
 from palate.recipe import Recipe, Rejection
@@ -86,16 +85,12 @@ def imitate(
         return -reply_logp(models.policy, part, temperature=settings.temperature).sum(), part.mask.sum()
 
     rows = rows_at_once(models.policy, replies=chosen.replies, most=settings.micro_rows, device=device)
-    for epoch in range(settings.epochs):
-        order = torch.randperm(len(chosen.replies), generator=generator(*seed, "minibatches", epoch))
-        for number, minibatch in enumerate(torch.split(order, settings.minibatch_rows)):
-            name = f"rejection round {seed[-1]} epoch {epoch + 1} minibatch {number + 1}"
-            own = minibatch[ranks.rank() :: ranks.world()]
-            micro = []
-            for part in chosen.replies.by_length(own, rows):
-                piece = chosen.replies.rows(part)
-                micro.append(piece.cut(piece.longest))
-            done.append(update(policy, micro, objective, lr=lr, max_norm=settings.max_norm, name=name))
+    for name, parts in minibatches(chosen.replies, settings, rows, seed):
+        micro = []
+        for part in parts:
+            piece = chosen.replies.rows(part)
+            micro.append(piece.cut(piece.longest))
+        done.append(update(policy, micro, objective, lr=lr, max_norm=settings.max_norm, name=name))
     loss, norm = (sum(values) / len(done) for values in zip(*((u.loss, u.grad_norm) for u in done), strict=True))
     return {"loss": loss, "grad_norm": norm}
 
