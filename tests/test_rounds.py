@@ -11,10 +11,13 @@ from tests_small import sealed_again
 
 from palate import flow
 from palate import recipe as recipes
+from palate.align import heads
 from palate.cli import main
 from palate.errors import BrokenArtifact, RecipeError
+from palate.measure import preference
 from palate.recipe import Recipe
 from palate.records import Judgement, Prompt, Response, read_jsonl
+from palate.weights import folder as weights
 from palate.workspace import INHERITED, Workspace
 
 Made = tuple[Recipe, Workspace]
@@ -132,3 +135,24 @@ def test_a_round_goes_on_with_scorers_and_fresh_answers(small_run: Made, tmp_pat
     recipe, _ = flow.next_round(tmp_path / "kitchen", ["fresh.per_look=5"])
     assert recipe.scoring is not None and recipe.scoring.verifier is not None, "who ranks by them needs them"
     assert recipe.fresh is not None and recipe.fresh.per_look == 5
+
+
+def test_a_score_has_mean_0_over_this_rounds_answers(
+    rounds: tuple[Workspace, Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = rounds[1]
+    monkeypatch.setattr(preference, "slope", lambda *_: 1.0)  # of so few rankings the score may be worth nothing
+    again = Workspace(tmp_path / "again", parent=second)
+    flow.run_stage("reward", recipes.load(second.folder / "recipe.toml"), again)
+    told, table = weights.read_extra(again.read("reward")), heads.read(again.read("reward"))
+    head = load_file(again.read("reward") / "model.safetensors")["score.weight"].float()
+    scores = table.features @ head.T @ torch.tensor(told["mix"])
+    train = {p.id for p in read_jsonl(second.read("rankings") / "prompts.jsonl", Prompt) if p.split == "train"}
+    assistant = str(second.manifest("sft")["digest"])[:16]
+    answers = [r for r in read_jsonl(second.read("rankings") / "responses.jsonl", Response) if r.prompt_id in train]
+    own, every = (
+        sorted({table.rows[r.id] for r in answers if r.id in table.rows and (earlier or r.checkpoint == assistant)})
+        for earlier in (False, True)
+    )
+    mean, of_all = float(scores[own].mean()), float(scores[every].mean())
+    assert len(own) < len(every) and abs(told["mean"] - mean) < 0.2 * abs(of_all - mean)

@@ -48,18 +48,21 @@ def mixed(scores: Sequence[float], mix: Mapping[str, float] | None) -> float:
     return sum(mix.get(name, 0.0) * score for name, score in zip(OUTPUTS, scores, strict=True))
 
 
-def scale(told: Sequence[Sequence[float]], slope: float, settings: Reward) -> dict[str, Any]:
+def scale(
+    ranked: Sequence[Sequence[float]], own: Sequence[Sequence[float]], slope: float, settings: Reward
+) -> dict[str, Any]:
     """How a policy reads the heads: their mix, times the `slope` that it proved to be worth on held-out rankings, so
-    that its unit is log-odds of being preferred; and its mean and standard deviation over the assistant's replies,
-    because a policy's score has mean 0 at the start (Ziegler et al. 2019, section 2.1). told (replies, 5)."""
+    that its unit is log-odds of being preferred. Its mean and standard deviation are those of the assistant's `own`
+    replies, because a policy's score has mean 0 at the start (Ziegler et al. 2019, section 2.1); how high it goes where
+    people ranked, earlier rounds' answers among them, is that of `ranked`. Both (replies, 5)."""
     mix = {"overall": 1.0} if settings.weights is None else settings.weights
-    values = torch.tensor([slope * mixed(scores, mix) for scores in told])
+    first, every = (torch.tensor([slope * mixed(scores, mix) for scores in some]) for some in (own, ranked))
     return {
         "labels": list(OUTPUTS),
         "pooling": settings.pooling,
-        "mean": float(values.mean()),
-        "std": float(values.std()),
-        "highest": float(values.quantile(RANKED)),
+        "mean": float(first.mean()),
+        "std": float(first.std()),
+        "highest": float(every.quantile(RANKED)),
         "mix": [slope * mix.get(name, 0.0) for name in OUTPUTS],
     }
 

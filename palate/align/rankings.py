@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from palate.batches.rankings import Group, groups
 from palate.errors import BadInput
@@ -18,6 +18,12 @@ def judged_train(workspace: Workspace) -> list[Judgement]:
     folder = workspace.read("rankings")
     train = {prompt.id for prompt in read_jsonl(folder / "prompts.jsonl", Prompt) if prompt.split == "train"}
     return [j for j in read_jsonl(folder / "judgements.jsonl", Judgement) if j.prompt_id in train]
+
+
+def given_now(workspace: Workspace) -> Callable[[Response], bool]:
+    """Whether an answer is of this run's assistant, not of an earlier round's, and not from a file."""
+    assistant = str(workspace.manifest("sft")["digest"])[:16]
+    return lambda response: response.checkpoint == assistant
 
 
 def read(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -18,9 +18,9 @@ from palate.generate.engine import Reply, generate
 from palate.generate.replies import reply_logp, reply_logp_and_entropy
 from palate.generate.sampling import Sampling
 from palate.nn.transformer import Network
-from palate.objectives.policy import reply_kl
+from palate.objectives.policy import approximate_kl, clip_fraction, reply_kl
 from palate.recipe import Aligning, Online
-from palate.train.distributed import add_up, in_parts, share, total
+from palate.train.distributed import add_up, gather, in_parts, share, total
 from palate.train.memory import make_room
 
 LEAST_KL = 14.0
@@ -171,3 +171,29 @@ def minibatches(
         for number, minibatch in enumerate(torch.split(order, settings.minibatch_rows)):
             name = f"{settings.method} round {seed[-1]} epoch {epoch + 1} minibatch {number + 1}"
             yield name, replies.by_length(minibatch[ranks.rank() :: ranks.world()], rows)
+
+
+@dataclass
+class Ratios:
+    """How far a round's steps go from the policy that sampled: figures of the first and of the last minibatch."""
+
+    clip: float
+    figures: dict[str, float] = field(default_factory=dict)
+    _seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def see(self, now: Tensor, rollout: Rollout) -> None:
+        """Log-probs (batch, time) of a micro-batch as they are now; kept is what its reply tokens have."""
+        counted = rollout.replies.mask.bool()
+        self._seen.append((now.detach()[counted].cpu(), rollout.logp[counted].cpu()))
+
+    def close(self, pieces: int) -> None:
+        """A minibatch of so many micro-batches of this process is through."""
+        now, then = (torch.cat(side) for side in zip(*gather(self._seen[:pieces]), strict=True))
+        self._seen.clear()
+        every = torch.ones_like(now)
+        if not self.figures:  # the policy had not moved yet: every ratio must be 1
+            self.figures["first_ratio_error"] = float(((now - then).exp() - 1).abs().max())
+            self.figures["first_kl"] = float(approximate_kl(now, then, every))
+        self.figures["clip_fraction"] = float(clip_fraction(now, then, every, clip=self.clip))
+        self.figures["step_kl"] = float(approximate_kl(now, then, every))
+        self.figures["ratio"] = float((now - then).exp().mean())

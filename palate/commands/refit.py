@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from palate.align import heads
+from palate.align import heads, rankings
 from palate.align.heads import OUTPUTS, Table
 from palate.batches.rankings import Group, groups
 from palate.errors import BadInput, RecipeError
@@ -76,11 +76,14 @@ def refit(recipe: Recipe, workspace: Workspace, out: Path | None) -> Refitted:
     if out is not None:
         scores = _scores(table, dev, after, settings)
         slope = preference.slope(dev, scores)
-        told = (table.features @ after.T).tolist()
+        ranked = (table.features @ after.T).tolist()
+        answers = filter(rankings.given_now(workspace), read_jsonl(folder / "responses.jsonl", Response))
+        rows = {table.rows[answer.id] for answer in answers if answer.id in table.rows}
+        own = [ranked[row] for row in sorted(rows)] or ranked
         with torch.no_grad():
             model.score.weight.copy_(after)
         weights.save_scalar_model(
-            out, model, source, labels=OUTPUTS, ids=tokenizer.ids, extra=heads.scale(told, slope, settings)
+            out, model, source, labels=OUTPUTS, ids=tokenizer.ids, extra=heads.scale(ranked, own, slope, settings)
         )
     return Refitted(
         judgements=len(train),

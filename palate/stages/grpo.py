@@ -21,20 +21,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate.align import players, prompts
 from palate.align import rollout as rollouts
 from palate.align.players import Players
-from palate.align.rollout import minibatches, rows_at_once
-from palate.align.session import Session, begin
+from palate.align.rollout import Ratios, minibatches, rows_at_once
+from palate.align.session import Session, without_critic
 from palate.batches.order import step_items
 from palate.batches.replies import Replies
-from palate.device import Device, open_device
+from palate.device import Device
 from palate.generate.replies import reply_logp
 from palate.metrics import Progress
 from palate.objectives.group import group_advantages, group_policy_loss, leave_one_out_advantages
-from palate.objectives.policy import approximate_kl, clip_fraction, reply_kl
+from palate.objectives.policy import reply_kl
 from palate.recipe import Grpo, Recipe
-from palate.train.distributed import gather, gathered
+from palate.train.distributed import gathered
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, Update, update
@@ -52,19 +51,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     """Publish `grpo`: a Hugging Face folder of the policy, watched.jsonl with its answers on the way, report.json."""
     settings = recipe.grpo
     assert settings is not None
-    device = open_device(recipe.hardware)
-    players.check_gate(recipe, settings, workspace)
-    asked = prompts.read(workspace, settings)
-    base = players.open_base(recipe, workspace)
-    models = players.open_players(workspace, device, base, players.open_worth(recipe, workspace, base, asked))
-    policy = Learner.make("adamw", models.policy, device, weight_decay=0.0)
-    with workspace.publish() as folder:
-        session = begin(folder, recipe, workspace, settings, device, models, asked, {"policy": policy})
-        if models.informed:
-            told = train(policy, models, asked.train_ids, settings, device, session)
-        else:
-            told = players.nothing_to_follow()
-        players.publish(folder, policy, recipe, workspace, told)
+    without_critic(recipe, workspace, settings, train)
 
 
 @torch.no_grad()
@@ -97,14 +84,13 @@ def improve(
     seed: tuple[object, ...],
 ) -> dict[str, float]:
     """Minibatches over one rollout; numbers of the first and last one to watch."""
-    watched: dict[str, float] = {}
     done: list[Update] = []
-    seen: list[tuple[Tensor, Tensor]] = []  # of the minibatch in hand: log-probs now, and when they were sampled
+    ratios = Ratios(settings.clip)
     kl_weight = settings.kl_weight if settings.baseline == "group" else 0.0
 
     def objective(part: Rollout) -> tuple[Tensor, Tensor]:
         now, mask = reply_logp(models.policy, part.replies, temperature=settings.temperature), part.replies.mask
-        seen.append((now.detach()[mask.bool()].cpu(), part.logp[mask.bool()].cpu()))
+        ratios.see(now, part)
         return group_policy_loss(
             now, part.logp, part.ref_logp, part.advantages, mask, clip=settings.clip, kl_weight=kl_weight
         )
@@ -113,17 +99,9 @@ def improve(
     for name, parts in minibatches(rollout.replies, settings, rows, seed):
         micro = [rollout.rows(part) for part in parts]
         done.append(update(policy, micro, objective, lr=lr, max_norm=settings.max_norm, name=name))
-        now, then = (torch.cat(side) for side in zip(*gather(seen[: len(micro)]), strict=True))
-        seen.clear()
-        every = torch.ones_like(now)
-        if len(done) == 1:  # the policy had not moved yet: every ratio must be 1
-            watched["first_ratio_error"] = float(((now - then).exp() - 1).abs().max())
-        watched["clip_fraction"] = float(clip_fraction(now, then, every, clip=settings.clip))
-        watched["step_kl"] = float(approximate_kl(now, then, every))
-        watched["ratio"] = float((now - then).exp().mean())
-    watched["policy_loss"] = sum(u.loss for u in done) / len(done)
-    watched["grad_norm"] = sum(u.grad_norm for u in done) / len(done)
-    return watched
+        ratios.close(len(micro))
+    loss, norm = (sum(values) / len(done) for values in zip(*((u.loss, u.grad_norm) for u in done), strict=True))
+    return ratios.figures | {"policy_loss": loss, "grad_norm": norm}
 
 
 def train(

@@ -24,7 +24,7 @@ from palate.align import players, prompts
 from palate.align import rollout as rollouts
 from palate.align.players import Players
 from palate.align.prompts import Asked
-from palate.align.rollout import in_pieces, minibatches, rows_at_once
+from palate.align.rollout import Ratios, in_pieces, minibatches, rows_at_once
 from palate.align.session import Session, begin
 from palate.batches.order import step_items
 from palate.batches.replies import Replies
@@ -35,9 +35,9 @@ from palate.nn import lora
 from palate.nn.transformer import LanguageModel, ScalarModel
 from palate.objectives.advantage import generalised_advantages, shaped_rewards
 from palate.objectives.masked import whiten
-from palate.objectives.policy import approximate_kl, clip_fraction, explained_variance, policy_loss, value_loss
+from palate.objectives.policy import explained_variance, policy_loss, value_loss
 from palate.recipe import Ppo, Recipe
-from palate.train.distributed import gather, gathered
+from palate.train.distributed import gathered
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, Update, update
@@ -134,13 +134,12 @@ def improve(
     """A few epochs of minibatches over one rollout; numbers of the first and last minibatch to watch."""
     watched: dict[str, float] = {}
     norms: list[Update] = []
-    seen: list[tuple[Tensor, Tensor]] = []  # of the minibatch in hand: log-probs now, and when they were sampled
+    ratios = Ratios(settings.clip)
 
     def policy_objective(part: Rollout) -> tuple[Tensor, Tensor]:
         now = reply_logp(models.policy, part.replies, temperature=settings.temperature)
-        mask = part.replies.mask
-        seen.append((now.detach()[mask.bool()].cpu(), part.logp[mask.bool()].cpu()))
-        return policy_loss(now, part.logp, part.advantages, mask, clip=settings.clip)
+        ratios.see(now, part)
+        return policy_loss(now, part.logp, part.advantages, part.replies.mask, clip=settings.clip)
 
     def critic_objective(part: Rollout) -> tuple[Tensor, Tensor]:
         values = reply_values(models.critic, part.replies)
@@ -151,15 +150,7 @@ def improve(
         micro = [rollout.rows(part) for part in parts]
         if policy_lr > 0:
             norms.append(update(policy, micro, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name))
-            now, then = (torch.cat(side) for side in zip(*gather(seen[: len(micro)]), strict=True))
-            seen.clear()
-            every = torch.ones_like(now)
-            if len(norms) == 1:  # the policy had not moved yet: every ratio must be 1
-                watched["first_ratio_error"] = float(((now - then).exp() - 1).abs().max())
-                watched["first_kl"] = float(approximate_kl(now, then, every))
-            watched["clip_fraction"] = float(clip_fraction(now, then, every, clip=settings.clip))
-            watched["step_kl"] = float(approximate_kl(now, then, every))
-            watched["ratio"] = float((now - then).exp().mean())
+            ratios.close(len(micro))
         critic_step = update(
             critic, micro, critic_objective, lr=critic_lr, max_norm=settings.max_norm, name=f"critic {name}"
         )
@@ -167,7 +158,7 @@ def improve(
     if norms:
         watched["policy_loss"] = sum(u.loss for u in norms) / len(norms)
         watched["grad_norm"] = sum(u.grad_norm for u in norms) / len(norms)
-    return watched
+    return watched | ratios.figures
 
 
 def train(

@@ -17,14 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palate.align import players, prompts
 from palate.align import rollout as rollouts
 from palate.align.players import Players
 from palate.align.rollout import Rollout, minibatches, rows_at_once
-from palate.align.session import Session, begin
+from palate.align.session import Session, without_critic
 from palate.batches.order import step_items
 from palate.batches.replies import Replies
-from palate.device import Device, open_device
+from palate.device import Device
 from palate.generate.replies import reply_logp
 from palate.metrics import Progress
 from palate.recipe import Recipe, Rejection
@@ -40,19 +39,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     report.json."""
     settings = recipe.rejection
     assert settings is not None
-    device = open_device(recipe.hardware)
-    players.check_gate(recipe, settings, workspace)
-    asked = prompts.read(workspace, settings)
-    base = players.open_base(recipe, workspace)
-    models = players.open_players(workspace, device, base, players.open_worth(recipe, workspace, base, asked))
-    policy = Learner.make("adamw", models.policy, device, weight_decay=0.0)
-    with workspace.publish() as folder:
-        session = begin(folder, recipe, workspace, settings, device, models, asked, {"policy": policy})
-        if models.informed:
-            told = train(policy, models, asked.train_ids, settings, device, session)
-        else:
-            told = players.nothing_to_follow()
-        players.publish(folder, policy, recipe, workspace, told)
+    without_critic(recipe, workspace, settings, train)
 
 
 def best(rollout: Rollout, answers: int) -> Tensor:

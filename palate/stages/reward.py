@@ -76,9 +76,13 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         if ranks.leads():
             heads.keep(folder, every, features)
             report["influence"] = _influence(folder, judgements, dev_groups, trusted, recipe.seed)
-        some = train_groups[:: -(-len(train_groups) // SCALE_PROMPTS)]
-        told = [s for group in _scores(model, some, settings, tokenizer.pad, device) for s in group]
-        scale = heads.scale(told, report["slope"], settings)
+        now = rankings.given_now(workspace)
+        own_groups = [group for group in train_groups if any(map(now, group.responses))] or train_groups
+        ranked, own = (
+            [s for group in _scores(model, _some(members), settings, tokenizer.pad, device) for s in group]
+            for members in (train_groups, own_groups)
+        )
+        scale = heads.scale(ranked, own, report["slope"], settings)
         learner.whole()
         if ranks.leads():
             (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -95,6 +99,11 @@ def _trunk(recipe: Recipe, workspace: Workspace) -> Trunk:
     if recipe.lora is None:
         return weights.load_language_model(source).trunk
     return adapter.beside(weights.load_language_model(workspace.read("base")), source / "adapter").trunk
+
+
+def _some(members: Sequence[Group]) -> Sequence[Group]:
+    """Enough of them to know the scale of the score."""
+    return members[:: -(-len(members) // SCALE_PROMPTS)]
 
 
 def _features(model: ScalarModel, members: Sequence[Group], settings: Reward, pad: int, device: Device) -> Tensor:
