@@ -29,7 +29,7 @@ def render(report: dict[str, Any], story: dict[str, Any]) -> str:
     """The page. Whatever a recipe did not make is left out."""
     source = resources.files("palate.report").joinpath("template.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["interval"] = _interval
+    environment.filters |= {"interval": _interval, "stacked": _stacked}
     return environment.from_string(source).render(
         report=report,
         story=story,
@@ -38,6 +38,11 @@ def render(report: dict[str, Any], story: dict[str, Any]) -> str:
         plots=_plots(report, story),
         total=sum(cost["seconds"] for cost in report["stages"].values()),
     )
+
+
+def _start(report: dict[str, Any]) -> str:
+    """What the policies of this run began as."""
+    return "SFT" if report.get("round", 1) == 1 else "the round before"
 
 
 def _titles(report: dict[str, Any]) -> dict[str, str]:
@@ -53,6 +58,13 @@ def _interval(told: dict[str, Any] | None, digits: int = 3) -> str:
     return f"{told['mean']:.{digits}f} [{told['low']:.{digits}f}, {told['high']:.{digits}f}]"
 
 
+def _stacked(told: dict[str, Any] | None) -> Markup:
+    """The same with the interval below, for tables of many columns."""
+    if told is None:
+        return Markup("not measured")
+    return Markup("{:.3f}<small>{:.3f} to {:.3f}</small>").format(told["mean"], told["low"], told["high"])
+
+
 def _plots(report: dict[str, Any], story: dict[str, Any]) -> dict[str, Markup]:
     found: dict[str, Markup] = {}
     present = [name for name in MODELS if name in report]
@@ -63,7 +75,11 @@ def _plots(report: dict[str, Any], story: dict[str, Any]) -> dict[str, Markup]:
         )
     changes = {MODELS[name]: report[name]["change"] for name in report.get("methods", ())}
     if any(changes.values()):
-        found["change"] = plots.changes(changes, [c for c in CRITERIA if c in next(iter(changes.values()))])
+        measured = [c for c in CRITERIA if c in next(iter(changes.values()))]
+        found["change"] = plots.changes(changes, measured, against=_start(report))
+    if report.get("round", 1) > 1:
+        rounds = [(f"{line['run']}, {MODELS[line['method']]}", line["overall"]) for line in report["rounds"]]
+        found["rounds"] = plots.dots(rounds, "overall, at its best temperature")
     curves = story.get("curves", {})
     for stage, names in (
         ("pretrain", ("loss", "held_out_bits_per_byte")),
@@ -78,7 +94,7 @@ def _plots(report: dict[str, Any], story: dict[str, Any]) -> dict[str, Markup]:
             found[stage] = plots.curves(curves[stage], names)
     paths = {MODELS[name]: path for name, path in report.get("over_optimisation", {}).items() if len(path) > 1}
     if paths:
-        found["over_optimisation"] = plots.over_optimisation(paths)
+        found["over_optimisation"] = plots.over_optimisation(paths, reference=_start(report))
     if report.get("reward"):
         found["calibration"] = plots.calibration(report["reward"]["calibration"]["curve"])
     return found

@@ -89,8 +89,8 @@ def curves(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> Markup:
         return _svg(figure, f"curves {present[0]} {len(lines)}")
 
 
-def changes(by_model: Mapping[str, Mapping[str, dict[str, Any]]], criteria: Sequence[str]) -> Markup:
-    """What each model changed, criterion by criterion, with intervals."""
+def changes(by_model: Mapping[str, Mapping[str, dict[str, Any]]], criteria: Sequence[str], *, against: str) -> Markup:
+    """What each model changed `against` what it began as, criterion by criterion, with intervals."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 0.9 + len(criteria) * (0.2 + 0.2 * len(by_model))))
         axes = figure.subplots()
@@ -104,15 +104,16 @@ def changes(by_model: Mapping[str, Mapping[str, dict[str, Any]]], criteria: Sequ
         axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
         axes.set_yticks(range(len(criteria)), list(reversed(criteria)))
         axes.set_ylim(-0.6, len(criteria) - 0.4)
-        axes.set_xlabel("change against SFT, paired")
+        axes.set_xlabel(f"change against {against}, paired")
         if len(by_model) > 1:
             axes.legend(frameon=False, fontsize=8, loc="best")
         return _svg(figure, "what each method changed")
 
 
-def over_optimisation(paths: Mapping[str, Sequence[dict[str, Any]]]) -> Markup:
-    """Learned reward, and gold where it is known, over the KL to SFT, one line per method: they part where a policy
-    exploits the reward model. Points are in the order of training; square-root KL as in Gao et al. 2023."""
+def over_optimisation(paths: Mapping[str, Sequence[dict[str, Any]]], *, reference: str) -> Markup:
+    """Learned reward, and gold where it is known, over the KL to what training began with (`reference`), one line per
+    method: they part where a policy exploits the reward model. Points are in the order of training; square-root KL as
+    in Gao et al. 2023."""
     every = [point for path in paths.values() for point in path]
     learned = "learned" if all("learned" in point for point in every) else "score"
     kinds = [kind for kind in (learned, "gold") if all(kind in point for point in every)]
@@ -125,11 +126,13 @@ def over_optimisation(paths: Mapping[str, Sequence[dict[str, Any]]]) -> Markup:
                 colour = COLOURS[number % len(COLOURS)]
                 kl = [max(point["kl"], 0.0) for point in path]
                 axes.plot(kl, [p[kind]["mean"] for p in path], color=colour, marker="o", markersize=3, label=name)
-                axes.fill_between(kl, [p[kind]["low"] for p in path], [p[kind]["high"] for p in path], color=colour,
-                                  alpha=0.13, linewidth=0)  # fmt: skip
+                # Not a band: a policy may come nearer again, and a band would fold over itself.
+                axes.vlines(
+                    kl, [p[kind]["low"] for p in path], [p[kind]["high"] for p in path], color=colour, alpha=0.3
+                )
             axes.set_xscale("function", functions=(_root, _square))
             axes.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other where KL is small
-            axes.set_xlabel("KL to SFT (nats a reply)")
+            axes.set_xlabel(f"KL to {reference} (nats a reply)")
             axes.set_title(titles[kind], fontsize=10, loc="left")
             axes.tick_params(labelsize=8)
             if column == 1 and len(paths) > 1:
