@@ -55,6 +55,23 @@ def best_of_k(groups: Sequence[Group], scores: Scores) -> Interval:
     return bootstrap(per_prompt)
 
 
+def longer_preferred(groups: Sequence[Group], scores: Scores | None = None) -> Interval | None:
+    """Length bias: how often the longer (in words) of two candidates of unequal length is preferred, by the scores or,
+    without them, by people (ties left out), on the pairs that people judged; one mean per prompt, bootstrapped over
+    prompts. A reward model above its people likes length for itself. None where there is no such pair."""
+    per_prompt = []
+    for number, group in enumerate(groups):
+        words = [len(response.text.split()) for response in group.responses]
+        each = []
+        for i, j, target in _pairs(group):
+            ahead = target - 0.5 if scores is None else scores[number][i] - scores[number][j]
+            if words[i] != words[j] and ahead != 0:
+                each.append(float((ahead > 0) == (words[i] > words[j])))
+        if each:
+            per_prompt.append(sum(each) / len(each))
+    return bootstrap(per_prompt) if per_prompt else None
+
+
 def calibration(groups: Sequence[Group], scores: Scores, bins: int = 10) -> dict[str, Any]:
     """Expected calibration error of sigmoid(score difference) (Guo et al. 2017, eq. 3) and its reliability curve.
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from palate import metrics, ranks
-from palate.align import heads, rankings
+from palate.align import heads, players, rankings
 from palate.align.heads import OUTPUTS
 from palate.batches.order import step_items
 from palate.batches.rankings import Group, RankedBatch, batch, by_size, pair_count
@@ -21,7 +21,7 @@ from palate.feedback.reliability import Annotator
 from palate.generate.replies import features_all, reply_scores, score_all
 from palate.measure import preference
 from palate.metrics import Metrics, Progress
-from palate.nn.transformer import ScalarModel, Trunk
+from palate.nn.transformer import LanguageModel, ScalarModel
 from palate.objectives.preference import criteria_loss, preference_loss
 from palate.recipe import Recipe, Reward
 from palate.records import Judgement
@@ -35,7 +35,7 @@ from palate.train.update import Learner, update
 from palate.weights import adapter
 from palate.weights import folder as weights
 from palate.weights.families import context_of
-from palate.workspace import Workspace
+from palate.workspace import VERSION, Workspace, hashed
 
 SCALE_PROMPTS = 256
 """How many prompts' replies say the scale of the score: of 4 replies each, it is known to 3 % of itself."""
@@ -56,17 +56,21 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         workspace, tokenizer, room=context_of(source), annotators=trusted
     )
     with workspace.publish() as folder:
-        rng = generator(recipe.seed, "score head")
-        model = ScalarModel(_trunk(recipe, workspace), len(OUTPUTS), rng)
+        trained, base = _trained_before(workspace), players.open_base(recipe, workspace)
+        model = players.open_reward(workspace, base)[0] if trained else _start(recipe, workspace, base)
         learner = Learner.make(settings.optimizer, model, device, weight_decay=settings.weight_decay)
-        done, _ = resume.load(folder, {"reward": learner})
-        log = Metrics(workspace.logs / "reward.jsonl", resume_after=done)
+        if trained:
+            metrics.say("      only the weights of the heads changed: what was trained stays")
+        else:
+            done, _ = resume.load(folder, {"reward": learner})
+            log = Metrics(workspace.logs / "reward.jsonl", resume_after=done)
 
-        def save(step: int) -> None:
-            log.sync()
-            resume.save(folder, step, {"reward": learner})
+            def save(step: int) -> None:
+                log.sync()
+                resume.save(folder, step, {"reward": learner})
 
-        train(learner, model, train_groups, dev_groups, settings, device, log, recipe.seed, done, tokenizer.pad, save)
+            pad = tokenizer.pad
+            train(learner, model, train_groups, dev_groups, settings, device, log, recipe.seed, done, pad, save)
         report = _measure(model, train_groups, dev_groups, settings, tokenizer.pad, device)
         report |= {"train_prompts": len(train_groups), "dev_prompts": len(dev_groups), "too_long": too_long}
         report |= {"train_pairs": pair_count(train_groups), "dev_pairs": pair_count(dev_groups), "seed": recipe.seed}
@@ -87,18 +91,33 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         if ranks.leads():
             (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
             if recipe.lora is not None:
-                base = workspace.read("base")
-                adapter.save(folder / "adapter", model, base=base)
-                model = model.on(adapter.merged(model, base).trunk)
+                origin = workspace.read("base")
+                adapter.save(folder / "adapter", model, base=origin)
+                model = model.on(adapter.merged(model, origin).trunk)
             weights.save_scalar_model(folder, model, source, labels=OUTPUTS, ids=tokenizer.ids, extra=scale)
 
 
-def _trunk(recipe: Recipe, workspace: Workspace) -> Trunk:
-    """The assistant's body: all of it learns, or its adapters do, beside the base model."""
-    source = workspace.read("sft")
-    if recipe.lora is None:
-        return weights.load_language_model(source).trunk
-    return adapter.beside(weights.load_language_model(workspace.read("base")), source / "adapter").trunk
+def _start(recipe: Recipe, workspace: Workspace, base: LanguageModel | None) -> ScalarModel:
+    """The assistant's body, all of which learns, or its adapters do, beside `base`; and a fresh head."""
+    trunk = players.open_assistant(workspace, base).trunk
+    return ScalarModel(trunk, len(OUTPUTS), generator(recipe.seed, "score head"))
+
+
+def _trained_before(workspace: Workspace) -> bool:
+    """Whether the finished reward model differs from the wanted one in the recipe's `weights` alone, which say how the
+    heads are mixed and not how they learn."""
+    job = workspace.job
+    if job is None or not workspace.own("reward"):
+        return False
+
+    def learned_from(settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+        section = {name: value for name, value in settings["reward"].items() if name != "weights"}
+        return hashed({"settings": {**settings, "reward": section}, "inputs": dict(inputs), "version": VERSION})
+
+    told = workspace.manifest("reward")
+    return told["format"] == VERSION and (
+        learned_from(told["settings"], told["inputs"]) == learned_from(job.settings, job.inputs)
+    )
 
 
 def _some(members: Sequence[Group]) -> Sequence[Group]:
@@ -174,6 +193,10 @@ def _measure(
         "calibration": preference.calibration(dev, overall),
         "slope": preference.slope(dev, overall),
     }
+    if people := preference.longer_preferred(dev):
+        report["longer_preferred"] = {"people": people.to_json()}
+        if model_too := preference.longer_preferred(dev, overall):
+            report["longer_preferred"]["reward_model"] = model_too.to_json()
     metrics.say(
         f"      on {len(dev)} held-out prompts: pair accuracy {report['accuracy']['mean']:.3f} "
         f"[{report['accuracy']['low']:.3f}, {report['accuracy']['high']:.3f}], length only "

@@ -16,6 +16,7 @@ from palate.measure import preference
 from palate.objectives.preference import preference_loss
 from palate.recipe import Recipe
 from palate.records import Judgement, Prompt, Response, conversation, read_jsonl
+from palate.stages import reward
 from palate.text import tokenizer as tokenizers
 from palate.weights import folder as weights
 from palate.workspace import Workspace
@@ -106,6 +107,26 @@ def test_accuracy_and_calibration_by_hand(small_run: Made) -> None:
     assert sure["ece"] < 1e-4
 
 
+def test_length_bias_by_hand(small_run: Made) -> None:
+    tokenizer = tokenizers.load(small_run[1].read("sft"))
+    prompts = [Prompt(id=name, messages=conversation(name), family="f") for name in "pq"]
+    texts = {"p": ("one two three", "one two", "one"), "q": ("one two", "one", "uno")}
+    responses = [Response(id=f"{n}{i}", prompt_id=n, text=t) for n, each in texts.items() for i, t in enumerate(each)]
+    judgements = [
+        Judgement(id="1", prompt_id="p", annotator="x", ranks={"p0": 1, "p1": 2, "p2": 1}),
+        Judgement(id="2", prompt_id="q", annotator="x", ranks={"q0": 2, "q1": 1, "q2": 3}),
+    ]
+    found, _ = groups(prompts, responses, judgements, tokenizer, room=160)
+    people = preference.longer_preferred(found)
+    # p: of three against two, two against one the first and not the second, a tie left out; q: of two against one, one
+    # of two; two of one word are equally long.
+    assert people is not None and (people.mean, people.n) == (0.5, 2)
+    model = preference.longer_preferred(found, [[3.0, 2.0, 1.0], [1.0, 0.5, 2.0]])
+    assert model is not None and model.mean == 0.75
+    alike = [replace(g, responses=tuple(replace(r, text="one") for r in g.responses)) for g in found]
+    assert preference.longer_preferred(alike) is None
+
+
 def test_replies_without_a_word_are_equally_long(small_run: Made) -> None:
     """A weak assistant may say nothing but its end: there is no longest reply to measure the others by."""
     silent = [replace(g, responses=tuple(replace(r, text="") for r in g.responses)) for g in ranked(small_run[1])]
@@ -160,3 +181,23 @@ def test_who_judged_is_told_and_held_out_prompts_weigh_everybody_alike(small_run
     plain, weighed = (rankings.read(workspace, tokenizer, room=160, annotators=who) for who in (None, deaf))
     assert weighed[1:] == plain[1:] and {group.worth for group in plain[1]} == {1.0}
     assert weighed[0] != plain[0] and {group.worth for group in weighed[0]} == {0.5}
+
+
+def test_other_weights_of_the_heads_train_nothing(
+    small_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Criteria are weighed anew without new labels and without training, to the bytes of a training with them."""
+    recipe, run = small_run
+    assert recipe.reward is not None
+    other = recipe.model_copy(update={"reward": recipe.reward.model_copy(update={"weights": {"safety": 2.0}})})
+    again, fresh = Workspace(tmp_path / "again", parent=run), Workspace(tmp_path / "fresh", parent=run)
+    flow.run_stage("reward", recipe, again)
+    log = (again.logs / "reward.jsonl").read_bytes()
+    flow.run_stage("reward", other, fresh)
+    monkeypatch.setattr(reward, "train", None)
+    assert flow.run_stage("reward", other, again)
+    assert again.manifest("reward")["digest"] == fresh.manifest("reward")["digest"]
+    assert (again.logs / "reward.jsonl").read_bytes() == log
+    longer = recipe.model_copy(update={"reward": recipe.reward.model_copy(update={"criteria_weight": 0.3})})
+    with pytest.raises(TypeError):  # this does need training
+        flow.run_stage("reward", longer, again)
