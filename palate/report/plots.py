@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 INK, ACCENT, SOFT = "#5b6470", "#c2552d", "#2f7f86"
-COLOURS = (ACCENT, SOFT, "#8a6bb1", "#b08a1e")
+COLOURS = (ACCENT, SOFT, "#8a6bb1", "#b08a1e", "#5b8a3c")
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the reader's font
     "svg.hashsalt": "palate",  # the same plot gives the same bytes
@@ -112,8 +112,8 @@ def changes(by_model: Mapping[str, Mapping[str, dict[str, Any]]], criteria: Sequ
 
 def over_optimisation(paths: Mapping[str, Sequence[dict[str, Any]]], *, reference: str) -> Markup:
     """Learned reward, and gold where it is known, over the KL to what training began with (`reference`), one line per
-    method: they part where a policy exploits the reward model. Points are in the order of training; square-root KL as
-    in Gao et al. 2023."""
+    method or seed: they part where a policy exploits the reward model. Points are in the order of training, `kept` ones
+    have a ring; square-root KL as in Gao et al. 2023."""
     every = [point for path in paths.values() for point in path]
     learned = "learned" if all("learned" in point for point in every) else "score"
     kinds = [kind for kind in (learned, "gold") if all(kind in point for point in every)]
@@ -126,11 +126,15 @@ def over_optimisation(paths: Mapping[str, Sequence[dict[str, Any]]], *, referenc
                 colour = COLOURS[number % len(COLOURS)]
                 kl = [max(point["kl"], 0.0) for point in path]
                 axes.plot(kl, [p[kind]["mean"] for p in path], color=colour, marker="o", markersize=3, label=name)
+                ringed = [p for p in path if p.get("kept")]
+                at, height = [max(p["kl"], 0.0) for p in ringed], [p[kind]["mean"] for p in ringed]
+                axes.plot(at, height, "o", color=colour, markersize=9, fillstyle="none")
                 # Not a band: a policy may come nearer again, and a band would fold over itself.
                 axes.vlines(
                     kl, [p[kind]["low"] for p in path], [p[kind]["high"] for p in path], color=colour, alpha=0.3
                 )
             axes.set_xscale("function", functions=(_root, _square))
+            axes.set_xlim(left=0)
             axes.xaxis.set_major_locator(MaxNLocator(4))  # more would run into each other where KL is small
             axes.set_xlabel(f"KL to {reference} (nats a reply)")
             axes.set_title(titles[kind], fontsize=10, loc="left")

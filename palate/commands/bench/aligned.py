@@ -25,7 +25,8 @@ from palate.errors import BadInput
 from palate.measure.intervals import bootstrap
 from palate.recipe import Recipe
 from palate.records import Prompt, read_jsonl
-from palate.workspace import POLICIES, Workspace
+from palate.report import plots
+from palate.workspace import POLICIES, Workspace, write_atomically
 
 Gold = Callable[[Recipe], Callable[[Prompt, str], dict[str, float]]]
 """The recipe's world -> (prompt, answer) -> what the answer is worth by each criterion."""
@@ -72,6 +73,8 @@ def main(
         tables |= TABLES[part](found[part])
     result = {"bench": "aligned", "machine": harness.machine(), "seeds": list(seeds), "workloads": tables}
     harness.publish(result | {"found": found}, target)
+    if target is not None and "stop" in found:
+        write_atomically(target.with_suffix(".svg"), picture(found["stop"]))
 
 
 def made(kitchen: Path, folder: Path, seed: int) -> tuple[Recipe, Workspace]:
@@ -142,7 +145,7 @@ def stop(recipe: Recipe, run: Workspace, gold: Gold) -> dict[str, Any]:
     fallen = [look for look in looks if look["round"] > first["round"] and look["overall"] < 0.95 * peak]
     return {
         "looks": looks, "halted": halted, "kept": kept, "peak": first, "last": looks[-1], "in_time": before,
-        "reproduced": bool(fallen) and looks[-1]["score"] > first["score"],
+        "reproduced": bool(fallen) and looks[-1]["score"]["mean"] > first["score"]["mean"],
     }  # fmt: skip
 
 
@@ -170,12 +173,11 @@ def _looks(recipe: Recipe, run: Workspace, gold: Gold) -> list[dict[str, Any]]:
     found = []
     for round_, lines in sorted(rounds_.items()):
         told = [judge(prompts[line["prompt_id"]], line["text"]) for line in lines]
-        look = {name: statistics.fmean(scores[name] for scores in told) for name in CRITERIA}
-        interval = bootstrap([scores["overall"] for scores in told])
-        look |= {"low": interval.low, "high": interval.high, "n": interval.n, "round": round_}
-        look["kl"] = statistics.fmean(line["kl"] for line in lines)
+        look: dict[str, Any] = {name: statistics.fmean(scores[name] for scores in told) for name in CRITERIA}
+        look |= {"round": round_, "kl": statistics.fmean(line["kl"] for line in lines)}
+        look["gold"] = bootstrap([scores["overall"] for scores in told]).to_json()
         # A reward model that is worth nothing gives no score, and then there is one look.
-        look["score"] = statistics.fmean(line.get("score", 0.0) for line in lines)
+        look["score"] = bootstrap([line.get("score", 0.0) for line in lines]).to_json()
         found.append(look)
     return found
 
@@ -260,10 +262,19 @@ def _stop_tables(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "gold of what comes back": f"{kept['overall']:.3f} (round {kept['round']}, {kept['kl']:.1f} nats)",
             "of the peak": f"{kept['overall'] / max(peak['overall'], 1e-9):.2f}",
             "gold at the end": f"{last['overall']:.3f} ({last['kl']:.1f} nats)",
-            "learned reward, peak to end": f"{peak['score']:+.2f} to {last['score']:+.2f}",
+            "learned reward, peak to end": f"{peak['score']['mean']:+.2f} to {last['score']['mean']:+.2f}",
             "in time": "yes" if one["in_time"] else "no",
         }
     return {"Over-optimisation and the alarm": {"contestants": rows}}
+
+
+def picture(found: Sequence[Mapping[str, Any]]) -> str:
+    """The looks of part `stop` as SVG, with a ring where the alarm goes back to."""
+    paths = {
+        f"seed {one['seed']}": [look | {"kept": look["round"] == one["kept"]["round"]} for look in one["looks"]]
+        for one in found
+    }
+    return plots.over_optimisation(paths, reference="SFT")
 
 
 TABLES: dict[str, Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]] = {

@@ -29,12 +29,21 @@ def test_seeds_that_settings_were_chosen_on_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_stops_in_time() -> None:
-    looks = [{"round": i, "overall": gold, "kl": float(i), "score": i / 2} for i, gold in enumerate((0.4, 0.5, 0.3))]
-    one = {"seed": 7, "peak": looks[1], "kept": looks[1], "last": looks[2], "in_time": True}
+    def told(mean):
+        return {"mean": mean, "low": mean - 0.1, "high": mean + 0.1, "n": 9}
+
+    looks = [
+        {"round": i, "overall": gold, "gold": told(gold), "kl": float(i), "score": told(i / 2)}
+        for i, gold in enumerate((0.4, 0.5, 0.3))
+    ]
+    one = {"seed": 7, "looks": looks, "peak": looks[1], "kept": looks[1], "last": looks[2], "in_time": True}
     (table,) = aligned.TABLES["stop"]([one]).values()
     row = table["contestants"]["seed 7"]
     assert row["of the peak"] == "1.00" and row["in time"] == "yes"
     assert row["gold at its peak"] == "0.500 (round 1, 1.0 nats)" and row["gold at the end"] == "0.300 (2.0 nats)"
+    assert row["learned reward, peak to end"] == "+0.50 to +1.00"
+    picture = aligned.picture([one, one | {"seed": 8}])
+    assert picture.startswith("<svg") and "seed 7" in picture and "seed 8" in picture and "gold" in picture
 
 
 @pytest.mark.slow
@@ -61,6 +70,7 @@ def test_all_of_it_on_a_small_kitchen(tmp_path: Path, monkeypatch: pytest.Monkey
     assert set(tables["Rounds"]["contestants"]) == {"round 1", "round 2", "round 3"}
     assert "grpo - rejection" in tables["Differences"]["contestants"]
     page = docs.rewritten("<!-- bench: aligned -->\n<!-- end -->", tmp_path)
+    assert (tmp_path / "aligned.svg").read_text().startswith("<svg")
     assert "| safety counts 0.0 |" in page and "| seed 2 |" in page
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
     aligned.main(kitchen, gold, tmp_path / "runs", target, seeds, parts)
