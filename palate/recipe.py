@@ -388,6 +388,8 @@ class Ppo(Online):
     value_clip: float = Field(0.2, gt=0)
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
+    pretrain_weight: float = Field(0.0, ge=0)
+    """Of the next-token loss on the text that the base was trained on (PPO-ptx): the policy keeps more of it."""
 
 
 class Dpo(Aligning):

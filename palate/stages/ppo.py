@@ -6,6 +6,7 @@
     advantages by GAE from the critic's values; then a few epochs of minibatches of
         L = -E[min(ratio_t A_t, clip(ratio_t, 1 - eps, 1 + eps) A_t)]   for the policy
         L = 1/2 E[max((V - R)^2, (V_clipped - R)^2)]                    for the critic
+    and with pretrain_weight -E[log pi(text)] on the base's text beside it (PPO-ptx, Ouyang et al., eq. 2)
 
 Nothing here sees gold: the reward model's score, the KL to the assistant, and nothing else decide.
 """
@@ -13,7 +14,7 @@ Nothing here sees gold: the reward model's score, the KL to the assistant, and n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,22 +28,29 @@ from palate.align.prompts import Asked
 from palate.align.rollout import Ratios, in_pieces, minibatches, rows_at_once
 from palate.align.session import Session, begin
 from palate.batches.order import step_items
+from palate.batches.packed import Packed
 from palate.batches.replies import Replies
+from palate.batches.shards import Shard
 from palate.device import Device, open_device
+from palate.errors import RecipeError
 from palate.generate.replies import reply_logp, reply_values
 from palate.metrics import Progress
 from palate.nn import lora
 from palate.nn.transformer import LanguageModel, ScalarModel
 from palate.objectives.advantage import generalised_advantages, shaped_rewards
 from palate.objectives.masked import whiten
+from palate.objectives.next_token import next_token_loss
 from palate.objectives.policy import explained_variance, policy_loss, value_loss
 from palate.recipe import Ppo, Recipe
-from palate.train.distributed import gathered
+from palate.train.distributed import gathered, share, total
 from palate.train.schedule import schedule
 from palate.train.ticks import ticks
 from palate.train.update import Learner, Update, update
 from palate.weights import folder as weights
 from palate.workspace import Workspace
+
+TEXT_ROWS = 16
+"""Rows of the base's text, as long as its context, beside a minibatch of replies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +58,16 @@ class Models(Players):
     """The players, and the critic that says what to expect."""
 
     critic: ScalarModel
+    text: Callable[[Sequence[int]], Packed] | None = None
+    """Rows, by their numbers, of what the base was trained on; only with `pretrain_weight`."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A few rows of the base's text, and what a nat of their summed loss weighs beside a minibatch's reply tokens."""
+
+    rows: Packed
+    worth: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +110,26 @@ def critic_from(model: LanguageModel | ScalarModel) -> ScalarModel:
 
 
 def open_models(recipe: Recipe, workspace: Workspace, device: Device, asked: Asked) -> Models:
-    """The players and the critic."""
+    """The players, the critic, and the base's text where it is wanted."""
     base = players.open_base(recipe, workspace)
     worth = players.open_worth(recipe, workspace, base, asked)
     critic = critic_from(worth.model or players.open_assistant(workspace, base))
     opened = players.open_players(workspace, device, base, worth)
-    return Models(**{f.name: getattr(opened, f.name) for f in dataclasses.fields(Players)}, critic=critic)
+    known = {f.name: getattr(opened, f.name) for f in dataclasses.fields(Players)}
+    return Models(**known, critic=critic, text=_text(recipe, workspace, opened.policy.shape.context))
+
+
+def _text(recipe: Recipe, workspace: Workspace, width: int) -> Callable[[Sequence[int]], Packed] | None:
+    assert recipe.ppo is not None
+    if not recipe.ppo.pretrain_weight:
+        return None
+    if not workspace.has("tokens"):
+        raise RecipeError(
+            "ppo.pretrain_weight needs the text that the base was trained on, and this run has none: add [collect] and "
+            "[tokenize], or leave it out."
+        )
+    shard = Shard(workspace.read("tokens"), "train")
+    return lambda numbers: shard.rows(list(numbers), width=width, seed=(recipe.seed, "ppo"))
 
 
 @torch.no_grad()
@@ -119,6 +151,21 @@ def roll_out(
     return Rollout(**known, values=values, advantages=advantages, returns=returns)
 
 
+def text_beside(
+    micro: Sequence[Rollout], number: int, models: Models, settings: Ppo, device: Device, *, at_once: int
+) -> list[Text]:
+    """This process's share of the text that is read with minibatch `number` of all rounds, whose parts are `micro`, in
+    pieces of at most `at_once` tokens."""
+    if models.text is None:
+        return []
+    every = models.text(range(number * TEXT_ROWS, (number + 1) * TEXT_ROWS))
+    (tokens,) = total(sum(float(part.replies.mask.sum()) for part in micro))
+    # The step divides by the reply tokens: this makes it reply loss + weight x mean loss per token of text.
+    worth = settings.pretrain_weight * tokens / float(every.weights.sum())
+    own = every.rows(share(range(TEXT_ROWS))).to(device.torch)
+    return [Text(piece, worth) for piece in own.split(max(1, at_once // every.ids.shape[1]))]
+
+
 def improve(
     policy: Learner,
     critic: Learner,
@@ -129,14 +176,21 @@ def improve(
     *,
     policy_lr: float,
     critic_lr: float,
-    seed: tuple[object, ...],
+    seed: tuple[int, int],
 ) -> dict[str, float]:
     """A few epochs of minibatches over one rollout; numbers of the first and last minibatch to watch."""
     watched: dict[str, float] = {}
     norms: list[Update] = []
+    text: list[tuple[float, float]] = []  # of the pieces of the base's text: summed loss, tokens
     ratios = Ratios(settings.clip)
+    rows = rows_at_once(models.policy, models.critic, replies=rollout.replies, most=settings.micro_rows, device=device)
 
-    def policy_objective(part: Rollout) -> tuple[Tensor, Tensor]:
+    def policy_objective(part: Rollout | Text) -> tuple[Tensor, Tensor]:
+        if isinstance(part, Text):
+            read = part.rows
+            loss, _ = next_token_loss(models.policy(read.ids, read.segments), read.targets, read.weights)
+            text.append((loss.item(), read.weights.sum().item()))
+            return part.worth * loss, torch.zeros(())
         now = reply_logp(models.policy, part.replies, temperature=settings.temperature)
         ratios.see(now, part)
         return policy_loss(now, part.logp, part.advantages, part.replies.mask, clip=settings.clip)
@@ -145,11 +199,16 @@ def improve(
         values = reply_values(models.critic, part.replies)
         return value_loss(values, part.values, part.returns, part.replies.mask, clip=settings.value_clip)
 
-    rows = rows_at_once(models.policy, models.critic, replies=rollout.replies, most=settings.micro_rows, device=device)
+    before = (seed[1] - 1) * settings.epochs * -(-len(rollout.replies) // settings.minibatch_rows)
     for name, parts in minibatches(rollout.replies, settings, rows, seed):
         micro = [rollout.rows(part) for part in parts]
         if policy_lr > 0:
-            norms.append(update(policy, micro, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name))
+            at_once = rows * rollout.replies.longest
+            both: list[Rollout | Text] = [
+                *micro,
+                *text_beside(micro, before + len(norms), models, settings, device, at_once=at_once),
+            ]
+            norms.append(update(policy, both, policy_objective, lr=policy_lr, max_norm=settings.max_norm, name=name))
             ratios.close(len(micro))
         critic_step = update(
             critic, micro, critic_objective, lr=critic_lr, max_norm=settings.max_norm, name=f"critic {name}"
@@ -158,6 +217,9 @@ def improve(
     if norms:
         watched["policy_loss"] = sum(u.loss for u in norms) / len(norms)
         watched["grad_norm"] = sum(u.grad_norm for u in norms) / len(norms)
+    if models.text is not None and norms:
+        loss, tokens = total(*(sum(values) for values in zip(*text, strict=True)))
+        watched["pretrain_loss"] = loss / tokens
     return watched | ratios.figures
 
 

@@ -14,10 +14,12 @@ from palate.align import prompts
 from palate.align.players import check_gate
 from palate.api import load
 from palate.batches.replies import lay_out
+from palate.batches.shards import Shard
 from palate.device import Device, seeds
-from palate.errors import BadInput, GateClosed
+from palate.errors import BadInput, GateClosed, RecipeError
 from palate.generate.engine import generate
 from palate.generate.sampling import Sampling
+from palate.measure.bits import bits_per_byte
 from palate.recipe import Recipe
 from palate.records import Prompt, Response, read_jsonl
 from palate.stages import ppo
@@ -167,3 +169,28 @@ def test_a_reward_model_of_another_tokenizer_is_refused(small_run: Made, tmp_pat
         opened(small_run[0], copy)
     tokenizers.train(["a b c"] * 9, 270).save(copy.path("base"))
     load(copy.path("base"))  # fewer ids than the model knows: no harm
+
+
+def test_with_its_text_beside_it_the_policy_forgets_less(small_run: Made, tmp_path: Path) -> None:
+    recipe, run = small_run
+    assert recipe.ppo is not None
+    tokens = run.read("tokens")
+    bits = {}
+    for weight in (0.0, 0.5):
+        settings = recipe.ppo.model_copy(update={"pretrain_weight": weight, "rounds": 6, "halt": False})
+        inside = Workspace(tmp_path / str(weight), parent=run)
+        flow.run_stage("ppo", recipe.model_copy(update={"ppo": settings}), inside)
+        assert ("pretrain_loss" in metrics.read(inside.logs / "ppo.jsonl")[-1]) == (weight > 0)
+        model = weights.load_language_model(inside.read("ppo"))
+        bits[weight] = bits_per_byte(model, Shard(tokens, "val"), CPU, width=model.shape.context, most_rows=8)
+    assert bits[0.5] < bits[0.0] - 0.01
+
+
+def test_text_that_is_not_there_is_told(small_run: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, run = small_run
+    assert recipe.ppo is not None
+    has = Workspace.has
+    monkeypatch.setattr(Workspace, "has", lambda self, name: name != "tokens" and has(self, name))
+    wanted = recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update={"pretrain_weight": 0.1})})
+    with pytest.raises(RecipeError, match="the text that the base was trained on, and this run has none"):
+        flow.run_stage("ppo", wanted, Workspace(tmp_path / "run", parent=run))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from palate import metrics
 from palate.align import rollout as rollouts
 from palate.align.limit import Limit
 from palate.align.session import Session
+from palate.batches.packed import Packed
 from palate.batches.replies import Replies
 from palate.device import generator, seeds
 from palate.errors import NotFinite
@@ -207,6 +210,41 @@ def test_the_first_step_is_reinforce_written_as_a_loop() -> None:
     assert_same(critic, [list(torch.autograd.grad(error, list(made.critic.parameters())))], 1e-4)
     assert watched["first_ratio_error"] < 1e-5 and watched["first_kl"] < 1e-6
     assert watched["value_loss"] == pytest.approx(error.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("micro_rows", [2, 64])
+def test_the_bases_text_adds_its_mean_loss(micro_rows: int, tmp_path: Path) -> None:
+    """The gradient is that without text plus weight x grad of the mean next-token loss over the rows of each minibatch,
+    which are never read twice."""
+    asked: list[list[int]] = []
+
+    def rows(numbers: Sequence[int]) -> Packed:
+        asked.append(list(numbers))
+        ids = torch.tensor([[3 + (n * 7 + i) % 9 for i in range(9)] for n in numbers])
+        counted = torch.tensor([[float(i < 3 + n % 5) for i in range(8)] for n in numbers])
+        return Packed(ids[:, :-1], ids[:, 1:], counted, torch.ones_like(ids[:, :-1]))
+
+    settings = SETTINGS.model_copy(update={"minibatch_rows": 5, "epochs": 1, "micro_rows": micro_rows})
+    made = players()
+    rollout = ppo.roll_out(made, PROMPTS, settings, CPU, ("text",))
+    without, critic, _ = gradients(made, rollout, settings)
+    reminded = dataclasses.replace(made, text=rows)
+    policy, same_critic, watched = gradients(reminded, rollout, settings.model_copy(update={"pretrain_weight": 0.5}))
+    assert_same(same_critic, critic, 1e-6)
+    assert len(asked) == len(policy) == 2 and len({n for numbers in asked for n in numbers}) == 2 * ppo.TEXT_ROWS
+    losses = []
+    for step, numbers in enumerate(list(asked)):
+        read = rows(numbers)
+        logp = made.policy(read.ids, read.segments).log_softmax(-1).gather(-1, read.targets[..., None]).squeeze(-1)
+        loss = -(logp * read.weights).sum() / read.weights.sum()
+        losses.append(loss.item())
+        grads = torch.autograd.grad(loss, list(made.policy.parameters()))
+        expected = [a + 0.5 * b for a, b in zip(without[step], grads, strict=True)]
+        assert_same([policy[step]], [expected], 1e-4)
+    assert watched["pretrain_loss"] == pytest.approx(statistics.fmean(losses), rel=0.05)
+    asked.clear()
+    play(reminded, PROMPTS, settings.model_copy(update={"pretrain_weight": 0.5, "rounds": 3}), tmp_path, 0)
+    assert sum(map(len, asked)) == len({n for numbers in asked for n in numbers}) == 3 * 2 * ppo.TEXT_ROWS
 
 
 @pytest.mark.parametrize("micro_rows", [1, 3])
