@@ -218,7 +218,7 @@ def improve(
         watched["policy_loss"] = sum(u.loss for u in norms) / len(norms)
         watched["grad_norm"] = sum(u.grad_norm for u in norms) / len(norms)
     if models.text is not None and norms:
-        loss, tokens = total(*(sum(values) for values in zip(*text, strict=True)))
+        loss, tokens = total(*(sum(values) for values in zip((0.0, 0.0), *text, strict=True)))
         watched["pretrain_loss"] = loss / tokens
     return watched | ratios.figures
 
