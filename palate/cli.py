@@ -254,6 +254,7 @@ def rank(
         write=typer.echo,
         prompts=prompts,
         wanted=wanted,
+        overlap=settings.rank.overlap if settings.rank is not None else 1,
     )
     if quick and given:
         for line in quickly.refit(settings, workspace, given).lines:

@@ -300,7 +300,7 @@ class Rank(Section):
     annotators: int = Field(5, ge=1)
     """Guests on the simulated panel."""
     overlap: int = Field(1, ge=1)
-    """Judgements per prompt."""
+    """Judgements per prompt. People are asked about those first that have too few."""
     until: int | None = Field(None, ge=1)
     """With people: wait until this many judgements of theirs are in the store. Without a number nobody waits."""
     shuffled: bool = False

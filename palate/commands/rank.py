@@ -9,6 +9,7 @@ import shutil
 import string
 import textwrap
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,12 +205,13 @@ def rank(
     write: Write,
     prompts: Sequence[Prompt] | None = None,
     wanted: int | None = None,
+    overlap: int = 1,
 ) -> list[Judgement]:
     """Let `annotator` rank the answers of a run and keep each judgement in the store; those given that stand are
     returned.
 
     Prompts this annotator has ranked already are not asked again; `prompts` limits what is asked, and says the order.
-    wanted: how many judgements of people the run waits for.
+    wanted: how many judgements of people the run waits for. overlap: how many people each prompt should be judged by.
     """
     samples = Workspace(run).read("samples")
     every = list(read_jsonl(samples / "prompts.jsonl", Prompt))
@@ -218,7 +220,9 @@ def rank(
         store.add_prompts(every, campaign)
         store.add_responses(responses, campaign)
         sitting = Sitting(store, campaign, annotator, read, write, wanted)
-        todo = sitting.todo(asked.in_turn(every) if prompts is None else prompts, responses)
+        if prompts is None:
+            prompts = asked.fewest_first(asked.in_turn(every), sitting.by_others(), overlap)
+        todo = sitting.todo(prompts, responses)
         if not todo:
             _tell(write, f"{annotator} has ranked every prompt of {run} that has two different answers.")
             if wanted is not None and (has := sitting.counted()) < wanted:
@@ -286,6 +290,11 @@ class Sitting:
     def counted(self) -> int:
         """Judgements of people that stand, everybody's."""
         return self.store.count_judgements(self.campaign, simulated=False)
+
+    def by_others(self) -> Counter[str]:
+        """Prompt id -> how many other people's judgements of it stand."""
+        standing = self.store.judgements(self.campaign)
+        return Counter(j.prompt_id for j in standing if not j.simulated and j.annotator != self.annotator)
 
     def todo(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Prompt]:
         """What this person has not ranked yet and can."""

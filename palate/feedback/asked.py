@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from palate.records import Prompt, Response
 
@@ -36,3 +36,14 @@ def in_turn(prompts: Sequence[Prompt]) -> list[Prompt]:
         found += [*train[: HELD_OUT - 1], held_out[0]]
         del train[: HELD_OUT - 1], held_out[0]
     return found + train + held_out
+
+
+def fewest_first(prompts: Sequence[Prompt], others: Mapping[str, int], overlap: int) -> list[Prompt]:
+    """The same prompts for one more person, when `others` have judged each so often: first those begun that lack some
+    of the `overlap` judgements each should have, then those nobody has judged, and those that have enough last."""
+
+    def turn(prompt: Prompt) -> int:
+        has = others.get(prompt.id, 0)
+        return 2 if has >= overlap else int(has == 0)
+
+    return sorted(prompts, key=turn)

@@ -108,6 +108,15 @@ def test_whoever_stops_early_has_judged_what_is_held_out_too() -> None:
     assert [p.id for p in asked.in_turn(held_out)] == ["d0", "d1", "d2"] and asked.in_turn([]) == []
 
 
+@pytest.mark.parametrize(
+    ("overlap", "first"), [(1, ["c", "d", "a", "b"]), (2, ["a", "c", "d", "b"]), (3, ["a", "b", "c", "d"])]
+)
+def test_prompts_with_too_few_judgements_come_first(overlap: int, first: list[str]) -> None:
+    prompts = [Prompt(id=name, messages=conversation(name), family="f") for name in "abcd"]
+    order = asked.fewest_first(prompts, {"a": 1, "b": 2}, overlap)
+    assert [prompt.id for prompt in order] == first
+
+
 def test_nobody_is_asked_to_choose_between_equals() -> None:
     prompts = [Prompt(id=name, messages=conversation("q"), family="f") for name in "abc"]
     texts = {"a": ["yes", "no", "yes"], "b": ["yes", "yes"], "c": []}
@@ -120,11 +129,11 @@ def test_a_sitting_says_what_counts(small_run: tuple[Recipe, Workspace], tmp_pat
     """How many stand, not how often something was typed; and what the run waits for, when it comes."""
     said: list[str] = []
 
-    def sits(*lines: str, annotator: str = "me", count: int | None = 2) -> list[Judgement]:
+    def sits(*lines: str, annotator: str = "me", count: int | None = 2, overlap: int = 1) -> list[Judgement]:
         said.clear()
         return rank(
             small_run[1].folder, url=f"sqlite:///{tmp_path / 'mine.sqlite'}", campaign="c", annotator=annotator,
-            count=count, read=typing(*lines), write=said.append, wanted=3,
+            count=count, read=typing(*lines), write=said.append, wanted=3, overlap=overlap,
         )  # fmt: skip
 
     given = sits("b>a", "u", "a=b", "b>a", "")
@@ -133,8 +142,13 @@ def test_a_sitting_says_what_counts(small_run: tuple[Recipe, Workspace], tmp_pat
     kept = [line.rsplit("   ")[-1] for line in said if line.startswith("  kept: ")]
     assert kept == ["1 of 3", "1 of 3", "2 of 3"] and said[-1].startswith("\n2 judgements of me kept in sqlite:///")
     assert not any("goes on by itself" in line for line in said)
-    sits("b>a", "b>a", annotator="you")
+    others = sits("b>a", "b>a", annotator="you")
     assert sum("goes on by itself" in line for line in said) == 1 and said[-1].startswith("\n2 judgements of you kept")
+
+    mine, yours = ({judgement.prompt_id for judgement in several} for several in (given, others))
+    assert not mine & yours, "one judgement each is what the recipe wants"
+    both = sits("b>a", "b>a", "b>a", "b>a", annotator="third", count=4, overlap=2)
+    assert {judgement.prompt_id for judgement in both} == mine | yours
 
     def interrupted(_: str) -> str:
         raise KeyboardInterrupt
