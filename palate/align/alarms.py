@@ -13,6 +13,9 @@ from dataclasses import dataclass
 
 REPEATED = 0.03
 """How much more repetition than the assistant's is too much (docs/alarms.md has how it was chosen)."""
+REACH = 2.5
+"""By how many standard deviations of the reward model's scores of the assistant's answers the policy's mean may rise: one
+answer of a hundred and sixty is so high, and people ranked a few (docs/alarms.md has how it was chosen)."""
 GRAM = 4
 """Tokens of what counts as repeated: a word or a number may come again, four tokens in a row rarely do."""
 
@@ -38,7 +41,8 @@ def alarms(now: Mapping[str, float], first: Mapping[str, float]) -> list[Alarm]:
     """What in the figures of one look is no longer as it was in those of the first.
 
     Both have reply_tokens, eos_rate, repetition and entropy (nats per token), and `beyond` where there is a reward
-    model: the share of answers that it likes better than all but one in two hundred of those that people ranked.
+    model: the share of answers that it likes better than all but one in two hundred of those that people ranked; and
+    `reach`, its mean score, in standard deviations of its scores of the assistant's answers.
     """
     found = []
     # A good policy may well leave out the rambling or add a warning; in the kitchen that is a third either way.
@@ -54,6 +58,11 @@ def alarms(now: Mapping[str, float], first: Mapping[str, float]) -> list[Alarm]:
     if now["entropy"] < 0.25 * first["entropy"]:
         text = f"entropy collapsed from {first['entropy']:.2f} to {now['entropy']:.2f} nats a token"
         found.append(Alarm("entropy", text, ends=True))
+    if (reach := now.get("reach", 0.0) - first.get("reach", 0.0)) > REACH:
+        text = (
+            f"the mean score is {reach:.1f} of its standard deviations above the assistant's: such answers are too rare"
+        )
+        found.append(Alarm("reach", f"{text} among those that people ranked to know that they are good", ends=True))
     if now.get("beyond", 0.0) > 0.1:
         text = f"{now['beyond']:.0%} of the answers score higher than nearly all that people ranked (0.5 % of those do)"
         found.append(Alarm("range", f"{text}: nobody has said that such answers are good", ends=False))

@@ -48,10 +48,10 @@ class Watch:
 
     def __call__(self, round_: int) -> dict[str, float]:
         """Figures of the watched answers, means: "kl" (nats a reply), "reply_tokens", "eos_rate", "repetition",
-        "entropy" (nats a token), and where there is a reward model "beyond"; and how many "alarms" there are that end a
-        training. All of several processes must call it; the leader looks."""
+        "entropy" (nats a token), and where there is a reward model "beyond" and "reach"; and how many "alarms" there
+        are that end a training. All of several processes must call it; the leader looks."""
         names = ["kl", "reply_tokens", "eos_rate", "repetition", "entropy", "alarms"]
-        names += ["beyond"] if self.players.reward is not None else []
+        names += ["beyond", "reach"] if self.players.reward is not None else []
         seen = dict.fromkeys(names, 0.0)
         with gathered(self.players.policy):
             if ranks.leads():
@@ -89,7 +89,9 @@ class Watch:
             "entropy": entropy.tolist(),
         }
         if self.players.reward is not None:
-            columns["beyond"] = (read(self.players.reward) > self.players.highest).tolist()
+            given = read(self.players.reward)
+            columns["beyond"] = (given > self.players.highest).tolist()
+            columns["reach"] = ((given - self.players.mean) / (self.players.std or 1.0)).tolist()
         if self.players.informed:
             score = read(self.players.score)
             if self.players.scorers is not None:
@@ -141,6 +143,7 @@ def figures(lines: Sequence[dict[str, Any]]) -> dict[str, float]:
         "repetition": sum(repetition(line["token_ids"]) for line in lines) / len(lines),
         "entropy": sum(line["entropy"] for line in lines) / max(tokens, 1),
     }
-    if "beyond" in lines[0]:
-        found["beyond"] = sum(line["beyond"] for line in lines) / len(lines)
+    for name in ("beyond", "reach"):
+        if name in lines[0]:
+            found[name] = sum(line[name] for line in lines) / len(lines)
     return found

@@ -7,7 +7,7 @@ import torch
 from tests_games import BANDIT_PROMPTS, BANDIT_SHAPE, CPU, END, WANTED, language_model, learner, models, wanted_share
 
 from palate import metrics
-from palate.align.alarms import REPEATED, alarms, repetition
+from palate.align.alarms import REACH, REPEATED, alarms, repetition
 from palate.align.limit import Limit
 from palate.align.prompts import Asked
 from palate.align.session import Session
@@ -17,7 +17,15 @@ from palate.recipe import Grpo
 from palate.records import Message, Prompt
 from palate.stages import grpo
 
-CALM = {"reply_tokens": 20.0, "eos_rate": 0.98, "repetition": 0.01, "entropy": 0.4, "beyond": 0.005, "kl": 0.0}
+CALM = {
+    "reply_tokens": 20.0,
+    "eos_rate": 0.98,
+    "repetition": 0.01,
+    "entropy": 0.4,
+    "beyond": 0.005,
+    "reach": 0.1,
+    "kl": 0.0,
+}
 
 
 def test_repetition_counts_what_was_said_before() -> None:
@@ -35,6 +43,7 @@ def test_repetition_counts_what_was_said_before() -> None:
         ("repetition", {"repetition": 0.011 + REPEATED}, {"repetition": 0.009 + REPEATED}, True),
         ("entropy", {"entropy": 0.09}, {"entropy": 0.11}, True),
         ("range", {"beyond": 0.11}, {"beyond": 0.09}, False),
+        ("reach", {"reach": 0.11 + REACH}, {"reach": 0.09 + REACH}, True),
     ],
 )
 def test_each_alarm(name: str, value: dict[str, float], near: dict[str, float], ends: bool) -> None:

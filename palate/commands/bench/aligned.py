@@ -6,7 +6,7 @@
     stop      a policy without a leash: where gold falls while the learned reward rises, and where the alarm stops it
 
 Everything is an ordinary run in FOLDER that a person could have made with `palate run`; a part that was made is not
-made again, so a measurement that was stopped goes on. Settings were chosen on seeds 101 to 105, which are refused.
+made again, so a measurement that was stopped goes on. Seeds that settings were chosen on are refused.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from palate.workspace import POLICIES, Workspace, write_atomically
 
 Gold = Callable[[Recipe], Callable[[Prompt, str], dict[str, float]]]
 """The recipe's world -> (prompt, answer) -> what the answer is worth by each criterion."""
-CHOSEN_ON = range(101, 106)
-SEEDS = (41, 42, 43, 44, 45)
+CHOSEN_ON = frozenset(range(101, 106))
+ALARM_CHOSEN_ON = CHOSEN_ON | frozenset(range(41, 46))
+"""What the alarm `reach` was chosen on, after `repetition` alone had come too late on three of 41 to 45."""
+SEEDS = {part: (41, 42, 43, 44, 45) for part in ("methods", "rounds", "safety")} | {"stop": (51, 52, 53, 54, 55)}
 METHODS = """
 [dpo]
 max_new_tokens = 84
@@ -56,36 +58,40 @@ T80 = {1: 1.376, 2: 1.061, 3: 0.978, 4: 0.941, 5: 0.920, 6: 0.906, 7: 0.896, 8: 
 
 
 def main(
-    kitchen: Path, gold: Gold, folder: Path, target: Path | None, seeds: Sequence[int], parts: Sequence[str]
+    kitchen: Path, gold: Gold, folder: Path, target: Path | None, seeds: Sequence[int] | None, parts: Sequence[str]
 ) -> None:
-    """Measure `parts` for `seeds` in `folder`; `kitchen` is the recipe. Raises BadInput for a seed settings were chosen
-    on."""
-    if chosen := sorted(set(seeds) & set(CHOSEN_ON)):
-        raise BadInput(f"settings were chosen on seed {chosen[0]}.", "--seeds", "Take others.")
+    """Measure `parts` in `folder`, each for `seeds` or its own; `kitchen` is the recipe. Raises BadInput for a seed
+    settings were chosen on."""
+    wanted = {part: tuple(seeds or SEEDS[part]) for part in parts}
+    for part, numbers in wanted.items():
+        if chosen := sorted(set(numbers) & (ALARM_CHOSEN_ON if part == "stop" else CHOSEN_ON)):
+            raise BadInput(f"settings were chosen on seed {chosen[0]}.", "--seeds", f"Take others for {part}.")
     found: dict[str, list[dict[str, Any]]] = {part: [] for part in parts}
-    for seed in seeds:
-        recipe, run = made(kitchen, folder, seed)
-        for part in parts:
+    for seed in sorted({number for numbers in wanted.values() for number in numbers}):
+        own = [part for part in parts if seed in wanted[part]]
+        recipe, run = made(kitchen, folder, seed, last=None if {"methods", "rounds"} & set(own) else "reward")
+        for part in own:
             metrics.say(f"seed {seed}: {part}")
             found[part].append({"seed": seed} | PARTS[part](recipe, run, gold))
     tables: dict[str, Any] = {}
     for part in parts:
-        tables |= TABLES[part](found[part])
-    result = {"bench": "aligned", "machine": harness.machine(), "seeds": list(seeds), "workloads": tables}
-    harness.publish(result | {"found": found}, target)
+        told = {"workload": {"seeds": " ".join(map(str, wanted[part]))}}
+        tables |= {name: told | table for name, table in TABLES[part](found[part]).items()}
+    result = {"bench": "aligned", "machine": harness.machine(), "workloads": tables, "found": found}
+    harness.publish(result, target)
     if target is not None and "stop" in found:
         write_atomically(target.with_suffix(".svg"), picture(found["stop"]))
 
 
-def made(kitchen: Path, folder: Path, seed: int) -> tuple[Recipe, Workspace]:
-    """The kitchen with every method, made where it is not."""
+def made(kitchen: Path, folder: Path, seed: int, *, last: str | None) -> tuple[Recipe, Workspace]:
+    """The kitchen with every method, or up to the stage `last`, made where it is not."""
     text = kitchen.read_text(encoding="utf-8") + METHODS
     # No number behind a hyphen: the round after "s-41" would be "s-42", which is another seed's run.
     recipe = recipes.parse(text, str(kitchen), [f"seed={seed}", f"name=s{seed}"])
     place = folder / recipe.name
     with Workspace(place).held():
         resolved, run = flow.open_run(recipe, place)
-        flow.run(resolved, run)
+        flow.run(resolved, run, last=last)
     return resolved, run
 
 

@@ -24,8 +24,9 @@ def test_the_interval_over_seeds_is_students() -> None:
 
 
 def test_seeds_that_settings_were_chosen_on_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="chosen on seed 103"):
-        aligned.main(tmp_path, lambda _: lambda *_: {}, tmp_path, None, [41, 103], ["methods"])
+    for seeds, part, which in (([41, 103], "methods", 103), ([41, 61], "stop", 41)):
+        with pytest.raises(BadInput, match=f"chosen on seed {which}"):
+            aligned.main(tmp_path, lambda _: lambda *_: {}, tmp_path, None, seeds, [part])
 
 
 def test_what_stops_in_time() -> None:
@@ -62,7 +63,7 @@ def test_all_of_it_on_a_small_kitchen(tmp_path: Path, monkeypatch: pytest.Monkey
     seeds, parts = [1, 2], list(aligned.PARTS)
     aligned.main(kitchen, gold, tmp_path / "runs", target, seeds, parts)
     result = json.loads(target.read_text())
-    assert result["seeds"] == seeds and [len(result["found"][part]) for part in parts] == [2] * 4
+    assert [[one["seed"] for one in result["found"][part]] for part in parts] == [seeds] * 4
     tables = result["workloads"]
     assert {"sft", "ppo", "dpo", "grpo", "rejection", "best_of_k", "placebo"} <= set(
         tables["Models, at their best temperatures"]["contestants"]
@@ -70,8 +71,11 @@ def test_all_of_it_on_a_small_kitchen(tmp_path: Path, monkeypatch: pytest.Monkey
     assert set(tables["Rounds"]["contestants"]) == {"round 1", "round 2", "round 3"}
     assert "grpo - rejection" in tables["Differences"]["contestants"]
     page = docs.rewritten("<!-- bench: aligned -->\n<!-- end -->", tmp_path)
+    assert "**Rounds**: seeds 1 2\n" in page
     assert (tmp_path / "aligned.svg").read_text().startswith("<svg")
     assert "| safety counts 0.0 |" in page and "| seed 2 |" in page
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
     aligned.main(kitchen, gold, tmp_path / "runs", target, seeds, parts)
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("manifest.json")}
+    aligned.main(kitchen, gold, tmp_path / "runs", None, [3], ["stop"])
+    assert not (tmp_path / "runs" / "s3" / "09-policy").exists(), "only what the part needs is made"
+    assert before == {path: path.stat().st_mtime_ns for path in before}
