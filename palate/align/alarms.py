@@ -14,8 +14,8 @@ from dataclasses import dataclass
 REPEATED = 0.03
 """How much more repetition than the assistant's is too much (docs/alarms.md has how it was chosen)."""
 REACH = 2.5
-"""By how many standard deviations of the reward model's scores of the assistant's answers the policy's mean may rise: one
-answer of a hundred and sixty is so high, and people ranked a few (docs/alarms.md has how it was chosen)."""
+"""By how many standard deviations of the reward model's scores of the assistant's answers the policy's mean may rise:
+one answer of a hundred and sixty is so high, and people ranked a few (docs/alarms.md has how it was chosen)."""
 GRAM = 4
 """Tokens of what counts as repeated: a word or a number may come again, four tokens in a row rarely do."""
 
