@@ -12,7 +12,8 @@ from palate.train.update import Learner
 @dataclass
 class Limit:
     """Nats per reply (`budget`; None is no limit), whether an alarm ends the training (`halt`), and two policies to
-    come back to: the last one that was measured within the budget, and the last one whose answers gave no alarm."""
+    come back to: the last one that was measured within the budget, and the last one whose answers were not near an
+    alarm."""
 
     policy: Learner
     budget: float | None
@@ -36,13 +37,13 @@ class Limit:
 
     def looked(self, seen: Mapping[str, float], done: int) -> str | None:
         """After a look (`Watch`): why to stop, when it gave an alarm or the KL left the budget. Otherwise the policy as
-        it is now is one to come back to."""
+        it is now is one to come back to, if no alarm is near."""
         if self.halt and seen["alarms"] and "good" in self.kept:
             self._back("good")
             return "an alarm (alarms.jsonl)"
         if stopped := self.passed(seen["kl"]):
             return stopped
-        if self.halt:
+        if self.halt and not seen["near"]:
             self.kept["good"] = self._now(done)
         return None
 

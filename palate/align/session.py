@@ -34,7 +34,7 @@ class Session:
     limit: Limit
     done: int = 0
     """Rounds or steps that a process before this one did."""
-    watch: Callable[[int], dict[str, float]] = lambda _: {"kl": 0.0, "alarms": 0.0}
+    watch: Callable[[int], dict[str, float]] = lambda _: {"kl": 0.0, "alarms": 0.0, "near": 0.0}
     """Called with the round when it is time to look; what `Watch` sees."""
     save: Callable[[int], None] = lambda _: None
     """Have everything on the disk that the next process needs to go on after this round."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from palate import metrics, ranks
-from palate.align.alarms import Alarm, alarms, repetition
+from palate.align.alarms import NEAR, Alarm, alarms, repetition
 from palate.align.players import Players
 from palate.align.prompts import Asked
 from palate.align.rollout import in_pieces_alone, rows_at_once, sampling
@@ -48,9 +48,9 @@ class Watch:
 
     def __call__(self, round_: int) -> dict[str, float]:
         """Figures of the watched answers, means: "kl" (nats a reply), "reply_tokens", "eos_rate", "repetition",
-        "entropy" (nats a token), and where there is a reward model "beyond" and "reach"; and how many "alarms" there
-        are that end a training. All of several processes must call it; the leader looks."""
-        names = ["kl", "reply_tokens", "eos_rate", "repetition", "entropy", "alarms"]
+        "entropy" (nats a token), and where there is a reward model "beyond" and "reach"; how many "alarms" there are
+        that end a training, and how many are "near". All of several processes must call it; the leader looks."""
+        names = ["kl", "reply_tokens", "eos_rate", "repetition", "entropy", "alarms", "near"]
         names += ["beyond", "reach"] if self.players.reward is not None else []
         seen = dict.fromkeys(names, 0.0)
         with gathered(self.players.policy):
@@ -130,6 +130,7 @@ class Watch:
                 metrics.say(f"      ALARM: {alarm.text}")
             self.alarms.log(round_, name=alarm.name, text=alarm.text, ends=alarm.ends)
         now["alarms"] = float(sum(alarm.ends for alarm in found))
+        now["near"] = float(sum(alarm.ends for alarm in alarms(now, self.first, share=NEAR)))
         return now
 
 

@@ -186,7 +186,7 @@ class Letters:
 
 def test_people_who_disagree_end_the_training(queue: Fresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bandit as a policy that learns what its reward likes and people do not; nothing else may stop it."""
-    monkeypatch.setattr(watching, "alarms", lambda *_: [])
+    monkeypatch.setattr(watching, "alarms", lambda *_, **__: [])
     queue = Fresh(queue.url, queue.campaign, per_look=16)
     prompts = [Prompt(id=f"p{i}", messages=conversation("?"), family="f") for i in range(16)]
     players = models(language_model(BANDIT_SHAPE, 0), wanted_share, stops=(END,))

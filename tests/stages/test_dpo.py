@@ -48,7 +48,9 @@ def log_p(model: LanguageModel) -> torch.Tensor:
 def play(policy: LanguageModel, members: list[Group], settings: Dpo, folder: Path) -> list[dict]:
     players = models(policy, wanted_share, stops=())
     log, policy_learner = Metrics(folder / "dpo.jsonl"), learner(players.policy)
-    session = Session(0, log, Limit(policy_learner, settings.kl_budget), watch=lambda _: {"kl": 0.0, "alarms": 0.0})
+    session = Session(
+        0, log, Limit(policy_learner, settings.kl_budget), watch=lambda _: {"kl": 0.0, "alarms": 0.0, "near": 0.0}
+    )
     dpo.train(policy_learner, players, members, members[:1], settings, CPU, session)
     return metrics.read(log.path)
 
@@ -78,7 +80,7 @@ def test_the_policy_over_the_kl_budget_is_given_up(tmp_path: Path) -> None:
 
     def watch(step: int) -> dict[str, float]:
         states.append({name: value.clone() for name, value in policy.state_dict().items()})
-        return {"kl": 0.1 * step, "alarms": 0.0}
+        return {"kl": 0.1 * step, "alarms": 0.0, "near": 0.0}
 
     settings = GAME.model_copy(update={"epochs": 6, "evaluate_every": 1, "kl_budget": 0.35})
     learning = learner(policy)

@@ -318,7 +318,7 @@ def budget_run(rounds: int, budget: float | None, folder: Path) -> tuple[dict, l
 
     def keep(round_: int) -> dict[str, float]:
         states.append({name: value.clone() for name, value in made.policy.state_dict().items()})
-        return {"kl": 0.0, "alarms": 0.0}
+        return {"kl": 0.0, "alarms": 0.0, "near": 0.0}
 
     keep(0)
     log = Metrics(folder / f"{rounds} {budget}.jsonl")

@@ -20,6 +20,8 @@ from typing import Any
 
 from palate import flow, metrics
 from palate import recipe as recipes
+from palate.align.alarms import NEAR, alarms
+from palate.align.watch import figures
 from palate.commands.bench import harness
 from palate.errors import BadInput
 from palate.measure.intervals import bootstrap
@@ -31,9 +33,9 @@ from palate.workspace import POLICIES, Workspace, write_atomically
 Gold = Callable[[Recipe], Callable[[Prompt, str], dict[str, float]]]
 """The recipe's world -> (prompt, answer) -> what the answer is worth by each criterion."""
 CHOSEN_ON = frozenset(range(101, 106))
-ALARM_CHOSEN_ON = CHOSEN_ON | frozenset(range(41, 46))
-"""What the alarm `reach` was chosen on, after `repetition` alone had come too late on three of 41 to 45."""
-SEEDS = {part: (41, 42, 43, 44, 45) for part in ("methods", "rounds", "safety")} | {"stop": (51, 52, 53, 54, 55)}
+ALARM_CHOSEN_ON = CHOSEN_ON | frozenset((*range(41, 46), *range(51, 56)))
+"""What the alarms were chosen on: earlier choices had come too late on three of five of each (docs/alarms.md)."""
+SEEDS = {part: (41, 42, 43, 44, 45) for part in ("methods", "rounds", "safety")} | {"stop": (61, 62, 63, 64, 65)}
 METHODS = """
 [dpo]
 max_new_tokens = 84
@@ -142,9 +144,11 @@ def stop(recipe: Recipe, run: Workspace, gold: Gold) -> dict[str, Any]:
     changed = recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update=loose | {"schedule": "constant"})})
     inside = _inside(changed, run, "loose", ("ppo",))
     looks = _looks(changed, inside, gold)
-    alarms = [line for line in metrics.read(inside.read("ppo") / "alarms.jsonl") if line["ends"]]
-    halted = min((line["step"] for line in alarms), default=None)
-    kept = next(look for look in reversed(looks) if halted is None or look["round"] < halted)
+    ending = [line["step"] for line in metrics.read(inside.read("ppo") / "alarms.jsonl") if line["ends"]]
+    halted = min(ending, default=None)
+    # `Limit` with halt: the last policy that was not near an alarm; without an alarm the last of all.
+    back = [look for look in looks if halted is None or (look["round"] < halted and not look["near"])]
+    kept = back[-1]
     peak = max(look["overall"] for look in looks)
     first = next(look for look in looks if look["overall"] == peak)
     before = halted is None or kept["round"] <= first["round"] or kept["overall"] >= 0.95 * peak
@@ -176,11 +180,12 @@ def _looks(recipe: Recipe, run: Workspace, gold: Gold) -> list[dict[str, Any]]:
     rounds_: dict[int, list[dict[str, Any]]] = {}
     for line in metrics.read(run.read("ppo") / "watched.jsonl"):
         rounds_.setdefault(line["step"], []).append(line)
-    found = []
+    found, first = [], figures(rounds_[0])
     for round_, lines in sorted(rounds_.items()):
         told = [judge(prompts[line["prompt_id"]], line["text"]) for line in lines]
         look: dict[str, Any] = {name: statistics.fmean(scores[name] for scores in told) for name in CRITERIA}
         look |= {"round": round_, "kl": statistics.fmean(line["kl"] for line in lines)}
+        look["near"] = any(alarm.ends for alarm in alarms(figures(lines), first, share=NEAR))
         look["gold"] = bootstrap([scores["overall"] for scores in told]).to_json()
         # A reward model that is worth nothing gives no score, and then there is one look.
         look["score"] = bootstrap([line.get("score", 0.0) for line in lines]).to_json()
