@@ -7,7 +7,7 @@ import torch
 from tests_games import BANDIT_PROMPTS, BANDIT_SHAPE, CPU, END, WANTED, language_model, learner, models, wanted_share
 
 from palate import metrics
-from palate.align.alarms import REACH, REPEATED, alarms, repetition
+from palate.align.alarms import NEAR, REACH, REPEATED, alarms, repetition
 from palate.align.limit import Limit
 from palate.align.prompts import Asked
 from palate.align.session import Session
@@ -50,6 +50,31 @@ def test_each_alarm(name: str, value: dict[str, float], near: dict[str, float], 
     assert alarms(CALM, CALM) == [] == alarms(CALM | near, CALM)
     (found,) = alarms(CALM | value, CALM)
     assert (found.name, found.ends) == (name, ends)
+
+
+@pytest.mark.parametrize(
+    ("far", "nearly"),
+    [
+        ({"eos_rate": 0.98 - 0.09}, {"eos_rate": 0.98 - 0.08}),
+        ({"repetition": 0.01 + 0.9 * REPEATED}, {"repetition": 0.01 + 0.8 * REPEATED}),
+        ({"entropy": 0.4 * (1 - 0.75 * 0.9)}, {"entropy": 0.4 * (1 - 0.75 * 0.8)}),
+        ({"reach": 0.1 + 0.9 * REACH}, {"reach": 0.1 + 0.8 * REACH}),
+    ],
+)
+def test_near_is_most_of_the_way_to_an_alarm(far: dict[str, float], nearly: dict[str, float]) -> None:
+    assert alarms(CALM | far, CALM) == [] == alarms(CALM | nearly, CALM, share=NEAR)
+    (found,) = alarms(CALM | far, CALM, share=NEAR)
+    assert found.ends
+
+
+def test_what_comes_back_was_not_near_an_alarm() -> None:
+    policy = learner(language_model(BANDIT_SHAPE, 0))
+    limit = Limit(policy, None, halt=True)
+    for done, (near, ends) in enumerate([(0.0, 0.0), (0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]):
+        policy.model.head.weight.data.fill_(float(done))
+        stopped = limit.looked({"kl": 0.0, "near": near, "alarms": ends}, done)
+        assert (stopped is None) == (done < 3)
+    assert limit.done == 1 and policy.model.head.weight.mean().item() == 1.0
 
 
 class Letters:
