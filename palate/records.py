@@ -175,6 +175,9 @@ class Demonstration(Record):
     status: str = "accepted"
     licence: str = ""
     simulated: bool = False
+    guidelines_version: str = ""
+    created_at: str = ""
+    supersedes: str | None = None
     source: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -240,6 +243,8 @@ class Judgement(Record):
     rewrite_of: str | None = None
     rewrite: str | None = None
     rationale: str = ""
+    cannot_rank: str = ""
+    """Why these answers cannot be ordered; `ranks` is empty then."""
     confidence: int | None = None
     seconds: float | None = None
     presented_order: tuple[str, ...] = ()

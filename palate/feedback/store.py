@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,36 +22,23 @@ from alembic.config import Config
 from alembic.util.exc import CommandError
 
 from palate.errors import BadInput, PalateError
+from palate.feedback.tables import (
+    DEMONSTRATIONS,
+    ITEMS,
+    JUDGEMENTS,
+    LEASES,
+    PROMPTS,
+    RECORDS,
+    RESPONSES,
+)
 from palate.records import Demonstration, Judgement, Prompt, Record, Response
 
 R = TypeVar("R", bound=Record)
 
-_METADATA = sa.MetaData()
-
-
-def _table(name: str, *extra: sa.Column[Any]) -> sa.Table:
-    return sa.Table(
-        name,
-        _METADATA,
-        sa.Column("number", sa.Integer, primary_key=True),
-        sa.Column("id", sa.String(64)),
-        sa.Column("campaign", sa.String(200)),
-        *extra,
-        sa.Column("record", sa.JSON),
-    )
-
-
-DEMONSTRATIONS = _table("demonstrations")
-PROMPTS = _table("prompts")
-RESPONSES = _table("responses", sa.Column("prompt_id", sa.String(64)))
-JUDGEMENTS = _table(
-    "judgements",
-    sa.Column("prompt_id", sa.String(64)),
-    sa.Column("annotator", sa.String(200)),
-    sa.Column("simulated", sa.Boolean),
-    sa.Column("supersedes", sa.String(64)),
-)
-TABLES = (DEMONSTRATIONS, PROMPTS, RESPONSES, JUDGEMENTS)
+POOL = 20
+"""Connections at most: half of the requests a web server works on at once; the others wait their turn."""
+SOME = 500
+"""Ids in one question to the database, which limits how many values a statement has."""
 
 
 def open_store(url: str) -> Store:
@@ -70,16 +58,21 @@ class Store:
     """A context manager over one database."""
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
+        address = sa.make_url(url)
+        in_memory = address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:")
+        self._engine = sa.create_engine(address, **({} if in_memory else {"pool_size": POOL, "max_overflow": 0}))
         self.url = self._engine.url.render_as_string(hide_password=True)
-        if self._engine.dialect.name == "sqlite":
+        # SQLite has one writer at a time. Threads of one process wait here, in turn; its own waiting is by chance.
+        self._turn: AbstractContextManager[Any] = nullcontext()
+        if self.is_sqlite:
+            self._turn = threading.RLock()
             sa.event.listen(self._engine, "connect", _prepare_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_immediate)
+            sa.event.listen(self._engine, "begin", _begin)
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
         try:
             with self._engine.begin() as connection:
-                if self._engine.dialect.name == "sqlite":  # a file that was cut opens, and fails at the missing page
+                if self.is_sqlite:  # a file that was cut opens, and fails at the missing page
                     told = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
                     if told != "ok":
                         raise ValueError(f"damaged: {told}")
@@ -88,6 +81,11 @@ class Store:
         except BaseException:
             self._engine.dispose()
             raise
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is a file of SQLite and not a server."""
+        return self._engine.dialect.name == "sqlite"
 
     def __enter__(self) -> Self:
         return self
@@ -101,48 +99,33 @@ class Store:
 
     def add_demonstrations(self, records: Iterable[Demonstration], campaign: str) -> int:
         """Store demonstrations; how many were new is returned."""
-        with self._writing() as connection:
-            return _add(connection, DEMONSTRATIONS, campaign, [(r, {}) for r in records])
+        rows = [(r, {"author": r.author, "supersedes": r.supersedes}) for r in records]
+        with self.writing() as connection:
+            return _add(connection, DEMONSTRATIONS, campaign, rows)
 
     def add_prompts(self, records: Iterable[Prompt], campaign: str) -> int:
         """Store prompts; how many were new is returned."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             return _add(connection, PROMPTS, campaign, [(r, {}) for r in records])
 
     def add_responses(self, records: Iterable[Response], campaign: str) -> int:
         """Store responses; how many were new is returned."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             return _add(connection, RESPONSES, campaign, [(r, {"prompt_id": r.prompt_id}) for r in records])
 
     def add_judgements(self, records: Iterable[Judgement], campaign: str) -> int:
-        """Append judgements; how many were new is returned.
+        """Append judgements; how many were new is returned. What the queue keeps of their prompts follows.
 
         Raises BadInput, and stores none of them, when one names a response that its prompt does not have.
         """
-        every = list(records)
-        with self._writing() as connection:
-            known = _responses_by_prompt(connection, campaign)
-            for judgement in every:
-                check(judgement, known.get(judgement.prompt_id), self.url)
-            rows = [
-                (
-                    r,
-                    {
-                        "prompt_id": r.prompt_id,
-                        "annotator": r.annotator,
-                        "simulated": r.simulated,
-                        "supersedes": r.supersedes,
-                    },
-                )
-                for r in every
-            ]
-            return _add(connection, JUDGEMENTS, campaign, rows)
+        with self.writing() as connection:
+            return append_judgements(connection, list(records), campaign, self.url)
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        """One transaction: all of it or nothing."""
+    def writing(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it or nothing, and on SQLite nobody else writes meanwhile."""
         try:
-            with self._engine.begin() as connection:
+            with self._turn, self._engine.begin() as connection:
                 yield connection
         except (sa.exc.DatabaseError, json.JSONDecodeError, RecursionError) as error:
             if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError):  # our own mistakes
@@ -167,6 +150,12 @@ class Store:
         """The campaign's responses in the order they came."""
         return self._read(RESPONSES, Response, campaign)
 
+    def campaigns(self) -> list[str]:
+        """The names of all rounds of asking that have a prompt or a demonstration."""
+        query = sa.union(sa.select(PROMPTS.c.campaign), sa.select(DEMONSTRATIONS.c.campaign))
+        with self.reading("prompts") as connection:
+            return sorted(connection.execute(query).scalars())
+
     def judgements(
         self, campaign: str, *, simulated: bool | None = None, include_superseded: bool = False
     ) -> list[Judgement]:
@@ -181,30 +170,35 @@ class Store:
 
     def count_judgements(self, campaign: str, *, simulated: bool | None = None) -> int:
         """How many judgements count: those that nothing supersedes."""
-        return len(self.judgements(campaign, simulated=simulated))
+        query = sa.select(sa.func.count()).where(JUDGEMENTS.c.ranked, *standing(campaign, simulated=simulated))
+        with self.reading("judgements") as connection:
+            return int(connection.execute(query).scalar_one())
 
     def fingerprint(self, campaign: str, *, simulated: bool | None = None) -> str:
         """What tells that the judgements that count are others now: how many they are, and a hash of their ids."""
-        ids = sorted(judgement.id for judgement in self.judgements(campaign, simulated=simulated))
+        query = sa.select(JUDGEMENTS.c.id).where(JUDGEMENTS.c.ranked, *standing(campaign, simulated=simulated))
+        with self.reading("judgements") as connection:
+            ids = sorted(connection.execute(query).scalars())
         return f"{len(ids)} {hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]}"
 
     def revision(self) -> int:
         """A number that grows with every record stored."""
-        with self._reading("every table") as connection:
+        with self.reading("every table") as connection:
             return sum(
                 int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(t.c.number), 0))).scalar_one())
-                for t in TABLES
+                for t in RECORDS
             )
 
     def _read(self, table: sa.Table, kind: type[R], campaign: str) -> list[R]:
         query = sa.select(table.c.record).where(table.c.campaign == campaign).order_by(table.c.number)
-        with self._reading(table.name) as connection:
+        with self.reading(table.name) as connection:
             return [kind.from_json(row) for row in connection.execute(query).scalars()]
 
     @contextmanager
-    def _reading(self, table: str) -> Iterator[sa.Connection]:
+    def reading(self, table: str) -> Iterator[sa.Connection]:
+        """A look at one moment of the store, which waits for nobody. Raises BadInput when `table` cannot be read."""
         try:
-            with self._engine.connect() as connection:
+            with self._engine.connect().execution_options(palate_reads=True) as connection:
                 yield connection
         except (sa.exc.DatabaseError, ValueError, RecursionError) as error:
             reason = str(getattr(error, "orig", None) or error).rstrip(".")[:200]
@@ -215,6 +209,70 @@ class Store:
             ) from None
 
 
+def append_judgements(connection: sa.Connection, judgements: Sequence[Judgement], campaign: str, where: str) -> int:
+    """What `Store.add_judgements` does, inside a transaction of somebody's."""
+    prompts = {judgement.prompt_id for judgement in judgements}
+    known = _responses_by_prompt(connection, campaign, prompts)
+    for judgement in judgements:
+        check(judgement, known.get(judgement.prompt_id), where)
+    rows = [
+        (
+            r,
+            {
+                "prompt_id": r.prompt_id,
+                "annotator": r.annotator,
+                "simulated": r.simulated,
+                "supersedes": r.supersedes,
+                "ranked": bool(r.ranks),
+            },
+        )
+        for r in judgements
+    ]
+    new = _add(connection, JUDGEMENTS, campaign, rows)
+    if new:
+        _tell_the_queue(connection, judgements, campaign)
+    return new
+
+
+def _tell_the_queue(connection: sa.Connection, judgements: Sequence[Judgement], campaign: str) -> None:
+    """Whoever judged a prompt holds it no longer, and each prompt has as many judgements of people as there are."""
+    people = [judgement for judgement in judgements if not judgement.simulated]
+    for judgement in people:
+        connection.execute(
+            sa.delete(LEASES).where(
+                LEASES.c.campaign == campaign,
+                LEASES.c.prompt_id == judgement.prompt_id,
+                LEASES.c.annotator == judgement.annotator,
+            )
+        )
+    for part in _parts({judgement.prompt_id for judgement in people}):
+        connection.execute(
+            sa.update(ITEMS)
+            .where(ITEMS.c.campaign == campaign, ITEMS.c.prompt_id.in_(part))
+            .values(given=given(campaign, ITEMS.c.prompt_id))
+        )
+
+
+def given(campaign: str, prompt_id: Any) -> sa.ScalarSelect[int]:
+    """How many judgements of people stand for a prompt. That somebody could not rank it counts; who took an order back
+    has not judged."""
+    judged = sa.or_(JUDGEMENTS.c.ranked, JUDGEMENTS.c.supersedes.is_(None))
+    return (
+        sa.select(sa.func.count())
+        .where(JUDGEMENTS.c.prompt_id == prompt_id, judged, *standing(campaign, simulated=False))
+        .correlate(ITEMS)
+        .scalar_subquery()
+    )
+
+
+def standing(campaign: str, *, simulated: bool | None = None) -> list[sa.ColumnElement[bool]]:
+    """Which rows of JUDGEMENTS are a campaign's and superseded by no other."""
+    later = JUDGEMENTS.alias("later")
+    superseded = sa.exists().where(later.c.campaign == campaign, later.c.supersedes == JUDGEMENTS.c.id)
+    said = [] if simulated is None else [JUDGEMENTS.c.simulated == simulated]
+    return [JUDGEMENTS.c.campaign == campaign, ~superseded, *said]
+
+
 def check(judgement: Judgement, known: Sequence[str] | set[str] | None, where: str) -> None:
     """Refuse a judgement that names a response its prompt does not have (`known`: ids of those it has)."""
     if known is None:
@@ -223,7 +281,9 @@ def check(judgement: Judgement, known: Sequence[str] | set[str] | None, where: s
             where,
             "Add the prompt and its responses first, or mend the id.",
         )
-    unknown = sorted((set(judgement.ranks) | set(judgement.criteria)) - set(known))
+    named = set(judgement.ranks) | set(judgement.criteria) | set(judgement.flags)
+    named |= {judgement.rewrite_of} if judgement.rewrite_of else set()
+    unknown = sorted(named - set(known))
     if unknown:
         raise BadInput(
             f"judgement {judgement.id} ranks response {unknown[0]}, which is not an answer to prompt "
@@ -233,27 +293,38 @@ def check(judgement: Judgement, known: Sequence[str] | set[str] | None, where: s
         )
 
 
-def _responses_by_prompt(connection: sa.Connection, campaign: str) -> dict[str, set[str]]:
+def _parts(ids: Iterable[str]) -> Iterator[list[str]]:
+    every = sorted(set(ids))
+    for start in range(0, len(every), SOME):
+        yield every[start : start + SOME]
+
+
+def _responses_by_prompt(connection: sa.Connection, campaign: str, prompts: Iterable[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    query = sa.select(RESPONSES.c.prompt_id, RESPONSES.c.id).where(RESPONSES.c.campaign == campaign)
-    for prompt_id, response_id in connection.execute(query):
-        found.setdefault(prompt_id, set()).add(response_id)
+    for part in _parts(prompts):
+        query = sa.select(RESPONSES.c.prompt_id, RESPONSES.c.id).where(
+            RESPONSES.c.campaign == campaign, RESPONSES.c.prompt_id.in_(part)
+        )
+        for prompt_id, response_id in connection.execute(query):
+            found.setdefault(prompt_id, set()).add(response_id)
     return found
 
 
 def _add(
     connection: sa.Connection, table: sa.Table, campaign: str, rows: Sequence[tuple[Record, dict[str, Any]]]
 ) -> int:
-    query = sa.select(table.c.id, table.c.record).where(table.c.campaign == campaign)
-    before = {id_: record for id_, record in connection.execute(query)}
+    before: dict[str, Any] = {}
+    for part in _parts(record.to_json()["id"] for record, _ in rows):
+        query = sa.select(table.c.id, table.c.record).where(table.c.campaign == campaign, table.c.id.in_(part))
+        before |= {id_: record for id_, record in connection.execute(query)}
     fresh: dict[str, dict[str, Any]] = {}
     for record, columns in rows:
         values = json.loads(json.dumps(record.to_json()))  # tuples become lists, as the database gives them back
         id_ = values["id"]
-        known = before.get(id_) or (fresh[id_]["record"] if id_ in fresh else None)
-        if known is None:
+        if id_ not in before:
+            before[id_] = values
             fresh[id_] = {"id": id_, "campaign": campaign, "record": values, **columns}
-        elif known != values:
+        elif not _same(record, before[id_]):
             raise BadInput(
                 f"another record with the id {id_} is already in {table.name}.",
                 f"campaign {campaign}",
@@ -264,8 +335,16 @@ def _add(
     return len(fresh)
 
 
+def _same(record: Record, stored: Any) -> bool:
+    """Whether that is what is stored; a field that came since has its default there."""
+    try:
+        return type(record).from_json(stored) == record
+    except (ValueError, TypeError):
+        return False
+
+
 def _prepare_sqlite(connection: Any, _: object) -> None:
-    # SQLAlchemy begins transactions itself (see _begin_immediate); the driver must not.
+    # SQLAlchemy begins transactions itself (see _begin); the driver must not.
     connection.isolation_level = None
     cursor = connection.cursor()
     # WAL: readers do not wait for the writer. FULL: a judgement survives a power cut. 10 s: two writers take turns.
@@ -274,6 +353,7 @@ def _prepare_sqlite(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _begin_immediate(connection: sa.Connection) -> None:
+def _begin(connection: sa.Connection) -> None:
     # A transaction that reads first and writes later could find the lock taken in between and fail.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get("palate_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

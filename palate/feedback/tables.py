@@ -1,5 +1,5 @@
-"""The tables of the feedback store. What they look like in a database is decided by the migrations; a test holds the two
-against each other.
+"""The tables of the feedback store. What a database has is decided by the migrations; a test holds the two against each
+other.
 
 Records are kept whole as JSON beside the columns that are searched. Times that are compared are seconds since 1970 in
 UTC; times that are read are ISO 8601 text inside records.

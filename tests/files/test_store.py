@@ -15,6 +15,8 @@ from palate.feedback.store import open_store
 from palate.records import Judgement, Prompt, Response, conversation
 
 COUNT = 150
+SAME = Judgement(id="j2", prompt_id="p", annotator="x", ranks={"a": 1, "b": 2})
+"""The third judgement of `good`."""
 
 
 def url(path: Path) -> str:
@@ -32,7 +34,7 @@ def everything(path: Path) -> list[Any]:
             found = [store.prompts("c"), store.responses("c"), store.judgements("c"), store.count_judgements("c")]
             store.revision()
             store.add_prompts([Prompt(id="more", messages=conversation("more?"), family="f")], "other")
-            store.add_judgements([], "c")
+            store.add_judgements([SAME], "c")
             return found
     except PalateError as error:
         raise PalateError(str(error).replace("copy.sqlite", path.name)) from None
@@ -111,7 +113,10 @@ def test_a_record_that_is_none(record: str, good: bytes, tmp_path: Path) -> None
         assert "\n" not in str(caught.value)
         if record[-1:] not in ("}", "]", '"', "l"):  # no JSON at all
             with pytest.raises(PalateError, match=r"feedback\.sqlite.*nothing of this was stored"):
-                store.add_judgements([], "c")
+                store.add_judgements([SAME], "c")
+        else:
+            with pytest.raises(BadInput, match="another record with the id j2"):
+                store.add_judgements([SAME], "c")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_another_schema(statement: str, good: bytes, tmp_path: Path) -> None:
         "nosuch://x",
         "sqlite:////nowhere/at/all/f.sqlite",
         "sqlite:///a\x00b",
-        "postgresql://x",
+        "mysql://x",
     ],
 )
 def test_a_url_that_is_none(bad: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ Judgements and demonstrations get columns that are searched; what is stored alre
 """
 
 import json
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,18 +31,20 @@ def _columns() -> None:
     connection = op.get_bind()
     for number, record in connection.execute(sa.text("SELECT number, record FROM judgements")).all():
         if not _read(record)["ranks"]:
-            connection.execute(sa.text("UPDATE judgements SET ranked = :no WHERE number = :n"), {"no": False, "n": number})
+            connection.execute(
+                sa.text("UPDATE judgements SET ranked = :no WHERE number = :n"), {"no": False, "n": number}
+            )
     for number, record in connection.execute(sa.text("SELECT number, record FROM demonstrations")).all():
-        told = {"who": _read(record).get("author", "")[:200], "n": number}
-        connection.execute(sa.text("UPDATE demonstrations SET author = :who WHERE number = :n"), told)
+        author = {"who": _read(record).get("author", "")[:200], "n": number}
+        connection.execute(sa.text("UPDATE demonstrations SET author = :who WHERE number = :n"), author)
     op.create_index("ix_judgements_annotator", "judgements", ["annotator"])
     op.create_index("ix_judgements_supersedes", "judgements", ["supersedes"])
     op.create_index("ix_demonstrations_author", "demonstrations", ["author"])
 
 
-def _read(record: object) -> dict:
+def _read(record: Any) -> dict[str, Any]:
     """SQLite gives JSON back as text."""
-    return json.loads(record) if isinstance(record, str) else record
+    return dict(json.loads(record) if isinstance(record, str) else record)
 
 
 def _people() -> None:
@@ -177,9 +180,9 @@ def downgrade() -> None:
     else:
         op.execute("DROP TRIGGER audit_append_only ON audit")
         op.execute("DROP FUNCTION audit_is_append_only")
-    for table in ("audit", "duels", "leases", "items", "reviews", "guidelines", "campaigns", "drafts", "tokens",
-                  "invites", "sessions", "accounts"):  # fmt: skip
-        op.drop_table(table)
+    for name in ("audit", "duels", "leases", "items", "reviews", "guidelines", "campaigns", "drafts", "tokens",
+                 "invites", "sessions", "accounts"):  # fmt: skip
+        op.drop_table(name)
     op.drop_index("ix_judgements_annotator", "judgements")
     op.drop_index("ix_judgements_supersedes", "judgements")
     op.drop_index("ix_demonstrations_author", "demonstrations")
