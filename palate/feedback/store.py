@@ -87,6 +87,11 @@ class Store:
         """Whether this is a file of SQLite and not a server."""
         return self._engine.dialect.name == "sqlite"
 
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether this is a server of PostgreSQL."""
+        return self._engine.dialect.name == "postgresql"
+
     def __enter__(self) -> Self:
         return self
 
@@ -156,6 +161,26 @@ class Store:
         with self.reading("prompts") as connection:
             return sorted(connection.execute(query).scalars())
 
+    def prompt(self, id_: str, campaign: str) -> Prompt | None:
+        """One prompt, None where the campaign has none with this id."""
+        return self._one(PROMPTS, Prompt, campaign, id_)
+
+    def judgement(self, id_: str, campaign: str) -> Judgement | None:
+        """One judgement, None where the campaign has none with this id."""
+        return self._one(JUDGEMENTS, Judgement, campaign, id_)
+
+    def responses_to(self, prompt_id: str, campaign: str, connection: sa.Connection | None = None) -> list[Response]:
+        """The answers to one prompt in the order they came."""
+        query = (
+            sa.select(RESPONSES.c.record)
+            .where(RESPONSES.c.campaign == campaign, RESPONSES.c.prompt_id == prompt_id)
+            .order_by(RESPONSES.c.number)
+        )
+        if connection is not None:
+            return [Response.from_json(row) for row in connection.execute(query).scalars()]
+        with self.reading("responses") as own:
+            return [Response.from_json(row) for row in own.execute(query).scalars()]
+
     def judgements(
         self, campaign: str, *, simulated: bool | None = None, include_superseded: bool = False
     ) -> list[Judgement]:
@@ -193,6 +218,12 @@ class Store:
         query = sa.select(table.c.record).where(table.c.campaign == campaign).order_by(table.c.number)
         with self.reading(table.name) as connection:
             return [kind.from_json(row) for row in connection.execute(query).scalars()]
+
+    def _one(self, table: sa.Table, kind: type[R], campaign: str, id_: str) -> R | None:
+        query = sa.select(table.c.record).where(table.c.campaign == campaign, table.c.id == id_)
+        with self.reading(table.name) as connection:
+            row = connection.execute(query).scalar_one_or_none()
+        return kind.from_json(row) if row is not None else None
 
     @contextmanager
     def reading(self, table: str) -> Iterator[sa.Connection]:

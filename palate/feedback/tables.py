@@ -78,7 +78,7 @@ ITEMS = sa.Table(
     sa.Column("place", sa.Integer, nullable=False),  # in the order nobody chose: asked.in_turn
     sa.Column("arm", sa.String(20), nullable=False),  # "random" or "unsure"
     sa.Column("unsure", sa.Float),  # of the reward model, 0 to ln 2 nats; none without one
-    sa.Column("gold", sa.JSON),  # response id -> rank that is known to be right
+    sa.Column("gold", sa.JSON(none_as_null=True)),  # response id -> rank that is known to be right
     sa.Column("given", sa.Integer, nullable=False),  # how many people's judgements stand, "cannot rank" among them
     sa.UniqueConstraint("campaign", "prompt_id"),
     sa.Index("ix_items_turn", "campaign", "place"),

@@ -1,0 +1,97 @@
+"""What a lead decides about one round of asking: how many judge each prompt, how long one is theirs, the guidelines."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+
+import sqlalchemy as sa
+
+from palate.errors import BadInput
+from palate.feedback.store import Store
+from palate.feedback.tables import CAMPAIGNS, GUIDELINES
+from palate.records import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Record):
+    """Of one campaign. Raises ValueError where a value cannot be."""
+
+    overlap: int = 1
+    """How many people judge each prompt."""
+    lease_minutes: int = 30
+    """How long a prompt is somebody's before another person may have it."""
+    random_share: float = 0.3
+    """Share of prompts that are asked whatever the reward model thinks, beside those it is least sure of."""
+    gold_share: float = 0.1
+    """Share of what people see whose right order is known, where a lead named any."""
+    criteria: bool = True
+    """Whether answers are scored on accuracy, helpfulness, safety and clarity, too."""
+    review: bool = True
+    """Whether a demonstration counts only when a second person accepted it."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("overlap", 1, 100), ("lease_minutes", 1, 10_080)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} is a whole number from {low} to {high}, not {getattr(self, name)}")
+        for name in ("random_share", "gold_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share from 0 to 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Guidelines:
+    """One version of what people are told to go by (Markdown). `version` is "sha256:" and a hash of the text."""
+
+    version: str
+    text: str
+    author: str
+    created_at: str
+
+
+def settings(store: Store, campaign: str, default: Settings | None = None) -> Settings:
+    """What was set for a campaign, `default` where nothing was."""
+    query = sa.select(CAMPAIGNS.c.settings).where(CAMPAIGNS.c.name == campaign)
+    with store.reading("campaigns") as connection:
+        told = connection.execute(query).scalar_one_or_none()
+    return Settings.from_json(told) if told is not None else default or Settings()
+
+
+def decide(store: Store, campaign: str, chosen: Settings) -> None:
+    """Set a campaign's settings."""
+    with store.writing() as connection:
+        connection.execute(sa.delete(CAMPAIGNS).where(CAMPAIGNS.c.name == campaign))
+        connection.execute(sa.insert(CAMPAIGNS).values(name=campaign, settings=chosen.to_json()))
+
+
+def guidelines(store: Store, campaign: str) -> Guidelines:
+    """The version that counts now: the last one written, or the one that Palate comes with."""
+    query = sa.select(GUIDELINES).where(GUIDELINES.c.campaign == campaign).order_by(GUIDELINES.c.number.desc()).limit(1)
+    with store.reading("guidelines") as connection:
+        row = connection.execute(query).one_or_none()
+    if row is not None:
+        return Guidelines(row.version, row.text, row.author, row.created_at)
+    text = resources.files("palate.feedback").joinpath("guidelines.md").read_text(encoding="utf-8")
+    return Guidelines(version_of(text), text, "", "")
+
+
+def write_guidelines(store: Store, campaign: str, text: str, author: str) -> Guidelines:
+    """A new version, from now on stored with every judgement. Raises BadInput when it is empty."""
+    if not text.strip():
+        raise BadInput("the guidelines are empty.", "guidelines", "Write what people should go by.")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    made = Guidelines(version_of(text), text, author, now)
+    with store.writing() as connection:
+        connection.execute(
+            sa.insert(GUIDELINES).values(
+                campaign=campaign, version=made.version, text=text, author=author, created_at=now
+            )
+        )
+    return made
+
+
+def version_of(text: str) -> str:
+    """What is stored with a judgement: which text its annotator was told to go by."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"

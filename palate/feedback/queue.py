@@ -1,0 +1,287 @@
+"""Who is asked what next, so that each prompt gets the judgements it should have and none too many.
+
+A lease is one prompt in front of one person, with the order its answers are shown in. It counts towards the overlap
+until it expires; what is handed in later is kept all the same, marked late.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from palate.feedback import asked
+from palate.feedback.campaigns import Settings
+from palate.feedback.store import SOME, Store, given, standing
+from palate.feedback.tables import ITEMS, JUDGEMENTS, LEASES
+from palate.records import Prompt, Response
+
+RANDOM, UNSURE = "random", "unsure"
+MOST_ANSWERS = 9
+"""Answers to one prompt: a person cannot hold more in mind, and there are nine digits."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One prompt in front of one person."""
+
+    id: str
+    prompt_id: str
+    annotator: str
+    presented: tuple[str, ...]
+    """Response ids in the order they are shown."""
+    created_at: float
+    expires_at: float
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of one campaign, in prompts."""
+
+    items: int
+    enough: int
+    """Have as many judgements as they should."""
+    begun: int
+    """Have some."""
+    held: int
+    """Lie in front of somebody now."""
+    wanted: int
+    """Judgements it takes to give every prompt enough."""
+    given: int
+    """Of these so many are there."""
+
+
+class Queue:
+    """Of one campaign. `now` is seconds since 1970."""
+
+    def __init__(self, store: Store, campaign: str) -> None:
+        self.store, self.campaign = store, campaign
+
+    def lay(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        *,
+        random_share: float,
+        unsure: Mapping[str, float] | None = None,
+    ) -> int:
+        """Put what can be ranked into the queue; what is in it already keeps its place and arm, and is told how unsure
+        the reward model is of it now. How many prompts are new is returned."""
+        can = asked.in_turn(asked.rankable(prompts, responses))
+        told = unsure or {}
+        with self.store.writing() as connection:
+            known = set(
+                connection.execute(sa.select(ITEMS.c.prompt_id).where(ITEMS.c.campaign == self.campaign)).scalars()
+            )
+            rows = [
+                {
+                    "campaign": self.campaign,
+                    "prompt_id": prompt.id,
+                    "place": len(known) + place,
+                    "arm": RANDOM if _share(self.campaign, prompt.id) < random_share else UNSURE,
+                    "unsure": told.get(prompt.id),
+                    "given": 0,
+                }
+                for place, prompt in enumerate(p for p in can if p.id not in known)
+            ]
+            if rows:
+                connection.execute(sa.insert(ITEMS), rows)
+            for start in range(0, len(rows), SOME):  # the terminal may have been there first
+                part = [row["prompt_id"] for row in rows[start : start + SOME]]
+                connection.execute(
+                    sa.update(ITEMS)
+                    .where(ITEMS.c.campaign == self.campaign, ITEMS.c.prompt_id.in_(part))
+                    .values(given=given(self.campaign, ITEMS.c.prompt_id))
+                )
+            again = [{"one": id_, "value": told[id_]} for id_ in sorted(known & set(told))]
+            if again:
+                connection.execute(
+                    sa.update(ITEMS)
+                    .where(ITEMS.c.campaign == self.campaign, ITEMS.c.prompt_id == sa.bindparam("one"))
+                    .values(unsure=sa.bindparam("value")),
+                    again,
+                )
+        return len(rows)
+
+    def claim(
+        self,
+        annotator: str,
+        settings: Settings,
+        *,
+        now: float,
+        rng: random.Random,
+        skipped: Sequence[str] = (),
+    ) -> Lease | None:
+        """The next prompt for a person: what already lies in front of them, or a new one, its answers in an order of
+        chance; None when nothing is left. `skipped` are prompts they passed over and get only when all else is done."""
+        with self.store.writing() as connection:
+            if self.store.is_postgresql:
+                # One claim at a time: two that look at the same moment would take the same last place.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"claim {self.campaign}"))))
+            if (held := self._held(connection, annotator, now, skipped)) is not None:
+                return held
+            prompt_id = self._next(connection, annotator, settings, now, rng, skipped)
+            if prompt_id is None:
+                return None
+            shown = asked.answers(self.store.responses_to(prompt_id, self.campaign, connection))[prompt_id]
+            order = tuple(r.id for r in rng.sample(shown, min(len(shown), MOST_ANSWERS)))
+            expires = now + 60.0 * settings.lease_minutes
+            lease = Lease(secrets.token_hex(16), prompt_id, annotator, order, now, expires)
+            connection.execute(
+                sa.delete(LEASES).where(  # an expired one of theirs
+                    LEASES.c.campaign == self.campaign,
+                    LEASES.c.prompt_id == prompt_id,
+                    LEASES.c.annotator == annotator,
+                )
+            )
+            connection.execute(
+                sa.insert(LEASES).values(
+                    id=lease.id,
+                    campaign=self.campaign,
+                    prompt_id=prompt_id,
+                    annotator=annotator,
+                    presented=list(order),
+                    created_at=now,
+                    expires_at=expires,
+                )
+            )
+            return lease
+
+    def _held(self, connection: sa.Connection, annotator: str, now: float, skipped: Sequence[str]) -> Lease | None:
+        query = (
+            sa.select(LEASES)
+            .where(
+                LEASES.c.campaign == self.campaign,
+                LEASES.c.annotator == annotator,
+                LEASES.c.expires_at > now,
+                LEASES.c.prompt_id.not_in(list(skipped)),
+            )
+            .order_by(LEASES.c.created_at)
+            .limit(1)
+        )
+        row = connection.execute(query).one_or_none()
+        return _lease(row) if row is not None else None
+
+    def _next(
+        self,
+        connection: sa.Connection,
+        annotator: str,
+        settings: Settings,
+        now: float,
+        rng: random.Random,
+        skipped: Sequence[str],
+    ) -> str | None:
+        mine = sa.select(JUDGEMENTS.c.prompt_id).where(
+            JUDGEMENTS.c.annotator == annotator,
+            sa.or_(JUDGEMENTS.c.ranked, JUDGEMENTS.c.supersedes.is_(None)),
+            *standing(self.campaign),
+        )
+        held = (
+            sa.select(sa.func.count())
+            .where(
+                LEASES.c.campaign == self.campaign,
+                LEASES.c.prompt_id == ITEMS.c.prompt_id,
+                LEASES.c.annotator != annotator,
+                LEASES.c.expires_at > now,
+            )
+            .scalar_subquery()
+        )
+        can = [ITEMS.c.campaign == self.campaign, ITEMS.c.prompt_id.not_in(mine)]
+        open_ = [
+            *can,
+            ITEMS.c.gold.is_(None),
+            ITEMS.c.given < settings.overlap,
+            ITEMS.c.given + held < settings.overlap,
+        ]
+        last = sa.case((ITEMS.c.prompt_id.in_(list(skipped)), 1), else_=0)
+        untouched = sa.case((ITEMS.c.given + held == 0, 1), else_=0)
+        if rng.random() < settings.gold_share:
+            gold = sa.select(ITEMS.c.prompt_id).where(*can, ITEMS.c.gold.is_not(None), last == 0)
+            # In an order of its own for each person, so that nobody can tell another what comes next.
+            names = sorted(connection.execute(gold).scalars())
+            if names:
+                return rng.choice(names)
+        by_chance = rng.random() < settings.random_share
+        first_arm = sa.case((ITEMS.c.arm == (RANDOM if by_chance else UNSURE), 0), else_=1)
+        has_arms = sa.exists().where(ITEMS.c.campaign == self.campaign, ITEMS.c.unsure.is_not(None))
+        order: list[Any] = [last, untouched, ITEMS.c.place]
+        if connection.execute(sa.select(has_arms)).scalar_one():
+            unsure = sa.case((ITEMS.c.arm == UNSURE, -sa.func.coalesce(ITEMS.c.unsure, 0.0)), else_=0.0)
+            order = [last, untouched, first_arm, unsure, ITEMS.c.place]
+        query = sa.select(ITEMS.c.prompt_id).where(*open_).order_by(*order).limit(1)
+        found: str | None = connection.execute(query).scalar_one_or_none()
+        return found
+
+    def lease(self, id_: str) -> Lease | None:
+        """The lease with this id, expired or not."""
+        query = sa.select(LEASES).where(LEASES.c.campaign == self.campaign, LEASES.c.id == id_)
+        with self.store.reading("leases") as connection:
+            row = connection.execute(query).one_or_none()
+        return _lease(row) if row is not None else None
+
+    def renew(self, id_: str, settings: Settings, *, now: float) -> None:
+        """Whoever is still at it keeps it."""
+        with self.store.writing() as connection:
+            connection.execute(
+                sa.update(LEASES)
+                .where(LEASES.c.campaign == self.campaign, LEASES.c.id == id_, LEASES.c.expires_at > now)
+                .values(expires_at=now + 60.0 * settings.lease_minutes)
+            )
+
+    def release(self, id_: str) -> None:
+        """Give a prompt back."""
+        with self.store.writing() as connection:
+            connection.execute(sa.delete(LEASES).where(LEASES.c.campaign == self.campaign, LEASES.c.id == id_))
+
+    def progress(self, settings: Settings, *, now: float) -> Progress:
+        """How far the campaign is; gold items, which everybody gets, are not in it."""
+        mine = [ITEMS.c.campaign == self.campaign, ITEMS.c.gold.is_(None)]
+        up_to = sa.case((ITEMS.c.given < settings.overlap, ITEMS.c.given), else_=settings.overlap)
+        told = sa.select(
+            sa.func.count(),
+            sa.func.coalesce(sa.func.sum(sa.case((ITEMS.c.given >= settings.overlap, 1), else_=0)), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((ITEMS.c.given > 0, 1), else_=0)), 0),
+            sa.func.coalesce(sa.func.sum(up_to), 0),
+        ).where(*mine)
+        held = sa.select(sa.func.count()).where(LEASES.c.campaign == self.campaign, LEASES.c.expires_at > now)
+        with self.store.reading("items") as connection:
+            items, enough, begun, has = connection.execute(told).one()
+            return Progress(
+                items=int(items),
+                enough=int(enough),
+                begun=int(begun),
+                held=int(connection.execute(held).scalar_one()),
+                wanted=int(items) * settings.overlap,
+                given=int(has),
+            )
+
+    def set_gold(self, prompt_id: str, ranks: Mapping[str, int] | None) -> None:
+        """Say what the right order of a prompt's answers is (response id -> rank), or that it is not known."""
+        with self.store.writing() as connection:
+            connection.execute(
+                sa.update(ITEMS)
+                .where(ITEMS.c.campaign == self.campaign, ITEMS.c.prompt_id == prompt_id)
+                .values(gold=dict(ranks) if ranks else sa.null())
+            )
+
+    def gold(self) -> dict[str, dict[str, int]]:
+        """Prompt id -> the right ranks of its answers."""
+        query = sa.select(ITEMS.c.prompt_id, ITEMS.c.gold).where(
+            ITEMS.c.campaign == self.campaign, ITEMS.c.gold.is_not(None)
+        )
+        with self.store.reading("items") as connection:
+            return {prompt_id: dict(ranks) for prompt_id, ranks in connection.execute(query)}
+
+
+def _lease(row: Any) -> Lease:
+    return Lease(row.id, row.prompt_id, row.annotator, tuple(row.presented), row.created_at, row.expires_at)
+
+
+def _share(*parts: str) -> float:
+    """A number in [0, 1) that depends on `parts` alone."""
+    return random.Random("\x1f".join(parts)).random()
