@@ -266,6 +266,31 @@ def rank(
 
 
 @app.command()
+def studio(
+    place: Annotated[Path, typer.Argument(help="A run folder, or a .csv or .jsonl file with prompts and answers.")],
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="8484 or the next free one when absent.")] = None,
+    answers: Annotated[
+        str | None, typer.Option(metavar="COLUMN,COLUMN", help="Which columns of a CSV file are answers.")
+    ] = None,
+    annotator: Annotated[str, typer.Option(help="Your pseudonym, where nobody logs in.")] = "",
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,  # noqa: FBT002
+) -> None:
+    """Open the studio in the browser: write demonstrations, rank answers, chat, see what the rankings changed."""
+    from palate.commands import studio as command
+
+    command.open_studio(
+        place,
+        host=host,
+        port=port,
+        who=annotator or _somebody(),
+        answers=[name.strip() for name in answers.split(",")] if answers else None,
+        browser=browser and sys.stdout.isatty(),
+        write=typer.echo,
+    )
+
+
+@app.command()
 def refit(
     run: Run,
     out: Annotated[Path | None, typer.Option("--out", help="Write a reward model with these heads here.")] = None,

@@ -23,6 +23,7 @@ FLOORS = {
     "weights": 4,
     "train": 5, "generate": 5, "measure": 5,
     "align": 6, "report": 6,
+    "studio": 7,
     "stages": 8, "dial": 8,
     "flow": 8.5,
     "commands": 8.7,

@@ -23,3 +23,13 @@ def campaign(workspace: Workspace) -> str:
 def fresh_campaign(workspace: Workspace, method: str) -> str:
     """The same for answers that a policy gave while it trained ([fresh])."""
     return f"{workspace.folder.resolve().name}:fresh {method}:{str(workspace.manifest('sft')['digest'])[:12]}"
+
+
+def writing(name: str) -> str:
+    """The campaign of what people write for the run of this name: demonstrations and prompts."""
+    return f"{name}:write"
+
+
+def chats(name: str) -> str:
+    """The campaign of the answers that people judged while they chatted with the models of the run of this name."""
+    return f"{name}:chat"

@@ -1,0 +1,177 @@
+"""`palate studio PLACE`: open the web app on a run, or on a file with prompts and answers, for one person or many."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+import webbrowser
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from palate import flow
+from palate.errors import BadInput, PalateError
+from palate.feedback import exchange, place
+from palate.feedback.campaigns import Settings
+from palate.feedback.people import Person
+from palate.feedback.queue import Queue
+from palate.feedback.store import Store, open_store
+from palate.records import Prompt, Response, read_jsonl
+from palate.studio.app import build
+from palate.studio.here import Studio
+from palate.workspace import Workspace
+
+PORT = 8484
+LOOK_AGAIN = 2.0
+"""Seconds: how often it is looked whether the run has come to other answers."""
+
+
+@dataclass
+class Answers:
+    """The answers of a run that are ranked now, in the store and its queue. A run samples others when it comes there,
+    so the campaign may change while the studio is open."""
+
+    store: Store
+    workspace: Workspace
+    settings: Settings
+    campaign: str = ""
+    looked: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def now(self) -> str:
+        """The campaign; what it asks is in the queue."""
+        with self._lock:
+            if time.monotonic() - self.looked >= LOOK_AGAIN or not self.campaign:
+                self._look()
+                self.looked = time.monotonic()
+        return self.campaign
+
+    def _look(self) -> None:
+        name = self.workspace.folder.resolve().name
+        if not self.workspace.has("samples"):
+            self.campaign = f"{name}:nothing yet"
+            return
+        campaign = place.campaign(self.workspace)
+        if campaign == self.campaign:
+            return
+        samples = self.workspace.read("samples")
+        prompts = list(read_jsonl(samples / "prompts.jsonl", Prompt))
+        lay(self.store, campaign, prompts, list(read_jsonl(samples / "responses.jsonl", Response)), self.settings)
+        self.campaign = campaign
+
+
+def lay(
+    store: Store, campaign: str, prompts: Sequence[Prompt], responses: Sequence[Response], settings: Settings
+) -> None:
+    """Prompts and answers into the store and what can be ranked into its queue."""
+    store.add_prompts(prompts, campaign)
+    store.add_responses(responses, campaign)
+    Queue(store, campaign).lay(prompts, responses, random_share=settings.random_share)
+
+
+def open_studio(
+    what: Path,
+    *,
+    host: str,
+    port: int | None,
+    who: str,
+    answers: Sequence[str] | None,
+    browser: bool,
+    write: Callable[[str], None],
+) -> None:
+    """Serve until Ctrl-C. Raises BadInput where there is nothing to open or the address cannot be had."""
+    url, make = _run(what) if (what / flow.RECIPE).is_file() else _file(what, answers)
+    with open_store(url) as store:
+        studio_of = make(store)
+        _loopback_only(host)
+        listening = _listen(host, port)
+        address = f"{'[' + host + ']' if ':' in host else host}:{listening.getsockname()[1]}"
+        hosts = frozenset({address, f"localhost:{listening.getsockname()[1]}"})
+        app = build(studio_of(Person(who, frozenset({"lead"})), hosts))
+        server = Announced(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=3))
+
+        def ready() -> None:
+            write(f"The studio is open: http://{address}   (Ctrl-C closes it)")
+            write(f"Everything people do is kept in {store.url}")
+            if browser:
+                webbrowser.open(f"http://{address}")
+
+        server.ready = ready
+        server.run(sockets=[listening])
+
+
+Make = Callable[[Store], Callable[[Person, frozenset[str]], Studio]]
+
+
+def _run(folder: Path) -> tuple[str, Make]:
+    recipe, workspace = flow.reopen(folder)
+    wanted = recipe.rank.until if recipe.rank is not None and "people" in recipe.rank.by else None
+    default = Settings(overlap=recipe.rank.overlap if recipe.rank is not None else 1)
+
+    def make(store: Store) -> Callable[[Person, frozenset[str]], Studio]:
+        asked = Answers(store, workspace, default)
+        asked.now()
+        name = folder.resolve().name
+        return lambda person, hosts: Studio(
+            store, name, asked.now, title=name, default=default, wanted=wanted, workspace=workspace,
+            single=person, hosts=hosts,
+        )  # fmt: skip
+
+    return place.store_url(recipe, workspace), make
+
+
+def _file(path: Path, answers: Sequence[str] | None) -> tuple[str, Make]:
+    if path.is_dir():
+        raise BadInput("this folder is no run.", path, "Name a run folder, or a file with prompts and answers.")
+    prompts, responses, judgements = exchange.read_items(path, answers)
+
+    def make(store: Store) -> Callable[[Person, frozenset[str]], Studio]:
+        lay(store, path.name, prompts, responses, Settings())
+        store.add_judgements(judgements, path.name)
+        return lambda person, hosts: Studio(
+            store, path.name, lambda: path.name, title=path.stem, single=person, hosts=hosts
+        )
+
+    return f"sqlite:///{path.resolve().with_name(path.name + '.feedback.sqlite')}", make
+
+
+def _loopback_only(host: str) -> None:
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise PalateError(f"--host {host}: without accounts the studio is for this machine alone.")
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    """A socket that listens; at the next free port where none was named."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for candidate in range(port or PORT, (port or PORT) + (1 if port is not None else 20)):
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, candidate))
+            return listening
+        except OSError as error:
+            listening.close()
+            reason = error.strerror
+    raise BadInput(f"port {port or PORT} cannot be had ({reason}).", host, "Name another one with --port.")
+
+
+class Announced(uvicorn.Server):
+    """Says when it answers: an address that is told before that is a page that fails."""
+
+    ready: Callable[[], None]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, and then the news."""
+        await super().startup(sockets=sockets)
+        if self.started:
+            self.ready()

@@ -1,0 +1,1 @@
+"""The web app: people write demonstrations, rank answers, chat, and see what it changed."""

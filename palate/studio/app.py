@@ -1,0 +1,90 @@
+"""The studio as one ASGI application: the table of contents of its routes."""
+
+from __future__ import annotations
+
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from palate.errors import BadInput, PalateError
+from palate.studio import drafts, guidelines, home, rank
+from palate.studio.doors import Doors
+from palate.studio.here import Studio
+from palate.studio.pages import page
+
+ROUTERS = (home.router, guidelines.router, drafts.router, rank.router)
+
+
+def build(studio: Studio) -> FastAPI:
+    """The application of one studio."""
+    app = FastAPI(
+        title="Palate studio",
+        version=version("palate"),
+        summary="Everything the pages do, for programs.",
+        docs_url=None,  # the usual page loads its scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )
+    app.state.studio = studio
+    for router in ROUTERS:
+        app.include_router(router)
+    folder = resources.files("palate.studio").joinpath("static")
+    app.mount("/static", Kept(directory=Path(str(folder))), name="static")
+    app.add_middleware(Doors, studio=studio)
+    app.add_exception_handler(HTTPException, _told)
+    app.add_exception_handler(404, _told)
+    app.add_exception_handler(405, _told)
+    app.add_exception_handler(PalateError, _mended)
+    app.add_exception_handler(RequestValidationError, _unreadable)
+    app.add_exception_handler(500, _failed)
+    return app
+
+
+class Kept(StaticFiles):
+    """Files whose address changes when they do: a browser need not ask again."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        """As Starlette's, for a year."""
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+def _is_api(request: Request) -> bool:
+    return request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", "")
+
+
+def _answer(request: Request, status: int, detail: str) -> Response:
+    if _is_api(request):
+        return JSONResponse({"detail": detail}, status)
+    return page(request, "error.html", status=status, told=status, detail=detail)
+
+
+def _told(request: Request, error: Exception) -> Response:
+    status, detail = getattr(error, "status_code", 500), str(getattr(error, "detail", error))
+    if status == 401 and not _is_api(request):
+        return RedirectResponse(f"/login?next={request.url.path}", 303)
+    if status == 404 and detail == "Not Found":
+        detail = "There is no such page."
+    return _answer(request, status, detail)
+
+
+def _mended(request: Request, error: Exception) -> Response:
+    """What a person can mend: 422 for what they sent, 503 for a store that cannot be used now."""
+    return _answer(request, 422 if isinstance(error, BadInput) else 503, str(error))
+
+
+def _unreadable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    return _answer(request, 422, f"{where}: {first['msg']}.")
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    return _answer(request, 500, "Something went wrong in Palate. What you wrote is kept; the terminal says more.")

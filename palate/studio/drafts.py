@@ -1,0 +1,72 @@
+"""What somebody is in the middle of, kept as they type: a closed tab, a killed server or an ended session lose none."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, HTTPException, Path, Response
+from pydantic import BaseModel
+
+from palate.feedback.tables import DRAFTS
+from palate.studio.here import Anybody, Here, Studio
+
+router = APIRouter(prefix="/api/v1/drafts", tags=["drafts"])
+Key = Annotated[str, Path(max_length=200, pattern=r"^[A-Za-z0-9:._-]+$")]
+LARGEST = 500_000
+"""Characters of a draft as JSON."""
+
+
+class Draft(BaseModel):
+    """Whatever a page needs to go on; `updated_at` is seconds since 1970."""
+
+    content: dict[str, Any]
+    updated_at: float = 0.0
+
+
+def read(studio: Studio, account: str, key: str) -> Draft | None:
+    """What was kept under this key."""
+    query = sa.select(DRAFTS).where(DRAFTS.c.account == account, DRAFTS.c.key == key)
+    with studio.store.reading("drafts") as connection:
+        row = connection.execute(query).one_or_none()
+    return Draft(content=row.content, updated_at=row.updated_at) if row is not None else None
+
+
+def keep(studio: Studio, account: str, key: str, content: dict[str, Any]) -> Draft:
+    """Keep it in place of what was there."""
+    made = Draft(content=content, updated_at=studio.now())
+    with studio.store.writing() as connection:
+        connection.execute(sa.delete(DRAFTS).where(DRAFTS.c.account == account, DRAFTS.c.key == key))
+        connection.execute(sa.insert(DRAFTS).values(account=account, key=key, **made.model_dump()))
+    return made
+
+
+def drop(studio: Studio, account: str, key: str) -> None:
+    """What it was for is done."""
+    with studio.store.writing() as connection:
+        connection.execute(sa.delete(DRAFTS).where(DRAFTS.c.account == account, DRAFTS.c.key == key))
+
+
+@router.get("/{key}")
+def get_draft(key: Key, studio: Here, person: Anybody) -> Draft:
+    """Your draft under this key."""
+    found = read(studio, person.name, key)
+    if found is None:
+        raise HTTPException(404, "There is no draft under this key.")
+    return found
+
+
+@router.put("/{key}")
+def put_draft(key: Key, draft: Draft, studio: Here, person: Anybody) -> Draft:
+    """Keep a draft."""
+    if len(json.dumps(draft.content)) > LARGEST:
+        raise HTTPException(413, f"A draft may have {LARGEST:,} characters.")
+    return keep(studio, person.name, key, draft.content)
+
+
+@router.delete("/{key}", status_code=204)
+def delete_draft(key: Key, studio: Here, person: Anybody) -> Response:
+    """Forget a draft."""
+    drop(studio, person.name, key)
+    return Response(status_code=204)

@@ -1,0 +1,116 @@
+"""What one studio is about, and who is asking: what every route is handed.
+
+What needs a model or a run (`Speaker`, ...) comes from whoever starts the studio; without it the studio needs no torch.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Protocol
+
+from fastapi import Depends, HTTPException, Request
+
+from palate.feedback import campaigns, place
+from palate.feedback.campaigns import Settings
+from palate.feedback.people import Person
+from palate.feedback.queue import Queue
+from palate.feedback.store import Store
+from palate.records import Message
+from palate.workspace import Workspace
+
+
+class Speaker(Protocol):
+    """The models of a run that can be talked with."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What they are called in the run: ppo, sft, base..., the newest first."""
+
+    def say(self, model: str, messages: Sequence[Message], *, temperature: float, seed: int) -> Iterator[str]:
+        """Pieces of the answer to a conversation as they are sampled. Raises BadInput when it is too long."""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """One campaign of one store, and the run it is about."""
+
+    store: Store
+    name: str
+    """Of the run or the file; what people write and chat is kept under it."""
+    asking: Callable[[], str]
+    """The campaign whose answers are ranked now: a run comes to other answers while the studio is open."""
+    title: str
+    default: Settings = Settings()
+    """What holds until a lead decides otherwise; a run's recipe says it."""
+    wanted: int | None = None
+    """How many judgements the run waits for."""
+    demonstrations_wanted: int | None = None
+    """How many demonstrations the run waits for."""
+    workspace: Workspace | None = None
+    speaker: Speaker | None = None
+    single: Person | None = None
+    """Who everybody is who comes, where nobody logs in (loopback only)."""
+    origin: str = ""
+    """https://... where the studio stands behind a proxy; empty where people come directly."""
+    hosts: frozenset[str] = frozenset()
+    """What a request's Host may be."""
+    now: Callable[[], float] = time.time
+    rng: random.Random = field(default_factory=random.SystemRandom)
+
+    @property
+    def campaign(self) -> str:
+        """Whose answers are ranked now."""
+        return self.asking()
+
+    @property
+    def queue(self) -> Queue:
+        """What is asked of people who rank."""
+        return Queue(self.store, self.campaign)
+
+    @property
+    def settings(self) -> Settings:
+        """What the leads decided."""
+        return campaigns.settings(self.store, self.campaign, self.default)
+
+    @property
+    def writing(self) -> str:
+        """The campaign of demonstrations: they outlive the answers of one assistant."""
+        return place.writing(self.name)
+
+    @property
+    def chats(self) -> str:
+        """The campaign of what was said in the chat and judged there."""
+        return place.chats(self.name)
+
+
+def _studio(request: Request) -> Studio:
+    found: Studio = request.app.state.studio
+    return found
+
+
+def _person(request: Request) -> Person:
+    """Whoever the doors let in (doors.py)."""
+    person: Person | None = getattr(request.state, "person", None)
+    if person is None:
+        raise HTTPException(401, "Log in first.")
+    return person
+
+
+def _role(role: str) -> Callable[[Person], Person]:
+    def allowed(person: Annotated[Person, Depends(_person)]) -> Person:
+        if not person.may(role):
+            raise HTTPException(403, f"This needs the role {role}; a lead can give it to you.")
+        return person
+
+    return allowed
+
+
+Here = Annotated[Studio, Depends(_studio)]
+Anybody = Annotated[Person, Depends(_person)]
+"""Whoever is logged in."""
+Evaluator = Annotated[Person, Depends(_role("evaluator"))]
+Author = Annotated[Person, Depends(_role("author"))]
+Lead = Annotated[Person, Depends(_role("lead"))]

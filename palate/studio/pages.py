@@ -1,0 +1,66 @@
+"""Templates -> pages. What every page has (who is here, where one can go) is put in here."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from importlib import resources
+from typing import Any
+
+import jinja2
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+
+from palate.feedback.people import Person
+from palate.records import CRITERIA
+from palate.studio import text
+
+PLACES = (
+    ("/write", "Write", "author"),
+    ("/rank", "Rank", "evaluator"),
+    ("/chat", "Chat", ""),
+    ("/queue", "Queue", "lead"),
+    ("/see", "See", ""),
+    ("/people", "People", "lead"),
+)
+"""Path, name and the role it takes; in the order one works in."""
+
+
+@functools.lru_cache(maxsize=1)
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("palate.studio", "pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"shown": text.shown, "plain": text.plain}
+    made.globals |= {"CRITERIA": CRITERIA, "static": static}
+    return made
+
+
+@functools.lru_cache(maxsize=100)
+def static(name: str) -> str:
+    """The address of a file in static/, which changes when the file does, so that browsers may keep it."""
+    content = resources.files("palate.studio").joinpath("static", name).read_bytes()
+    return f"/static/{name}?{hashlib.sha256(content).hexdigest()[:10]}"
+
+
+def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page as a response."""
+    person: Person | None = getattr(request.state, "person", None)
+    studio = request.app.state.studio
+    html = (
+        _environment()
+        .get_template(template)
+        .render(
+            title=studio.title,
+            person=person,
+            single=studio.single is not None,
+            here=request.url.path,
+            places=[(path, name) for path, name, role in PLACES if person and (not role or person.may(role))],
+            **values,
+        )
+    )
+    return HTMLResponse(html, status)
