@@ -3,9 +3,13 @@
 import shutil
 import signal
 import socket
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+import tests_postgres
 from tests_small import METHODS, SMALL, small_recipe
 
 from palate import flow, metrics
@@ -33,6 +37,32 @@ def calls_out() -> Iterator[list[str]]:
             patch.setattr(place, name, refuse)
         yield tried
     assert tried == [], "a test called out"
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A server of PostgreSQL; the start of its URLs."""
+    if not tests_postgres.AVAILABLE:
+        pytest.skip("there is no PostgreSQL on this machine")
+    with tests_postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty feedback store, once in a file and once on a server: what it promises it promises on both."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'feedback.sqlite'}"
+        return
+    url: str = request.getfixturevalue("postgresql")
+    name = f"test_{uuid.uuid4().hex}"
+    whole = sa.create_engine(url.format(name="postgres"), isolation_level="AUTOCOMMIT")
+    with whole.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield url.format(name=name)
+    with whole.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    whole.dispose()
 
 
 @pytest.fixture

@@ -49,12 +49,9 @@ def drop(studio: Studio, account: str, key: str) -> None:
 
 
 @router.get("/{key}")
-def get_draft(key: Key, studio: Here, person: Anybody) -> Draft:
-    """Your draft under this key."""
-    found = read(studio, person.name, key)
-    if found is None:
-        raise HTTPException(404, "There is no draft under this key.")
-    return found
+def get_draft(key: Key, studio: Here, person: Anybody) -> Draft | None:
+    """Your draft under this key; null where there is none, which is no error."""
+    return read(studio, person.name, key)
 
 
 @router.put("/{key}")

@@ -43,7 +43,7 @@ class Studio:
     asking: Callable[[], str]
     """The campaign whose answers are ranked now: a run comes to other answers while the studio is open."""
     title: str
-    default: Settings = Settings()
+    default: Settings = field(default_factory=Settings)
     """What holds until a lead decides otherwise; a run's recipe says it."""
     wanted: int | None = None
     """How many judgements the run waits for."""

@@ -18,11 +18,10 @@ def judgement(number: str, who: str, **ranks: int) -> Judgement:
     return Judgement(id=number, prompt_id="p", annotator=who, ranks=ranks, presented_order=("a", "b", "c"))
 
 
-def test_what_goes_in_comes_out_and_again_is_no_error(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'f.sqlite'}"
+def test_what_goes_in_comes_out_and_again_is_no_error(store_url: str) -> None:
     given = [judgement("1", "x", a=1, b=2, c=2)]
     for new in (1, 0):
-        with open_store(url) as store:
+        with open_store(store_url) as store:
             store.add_prompts([PROMPT], "one")
             store.add_responses(RESPONSES, "one")
             assert store.add_judgements(given, "one") == new
@@ -30,8 +29,8 @@ def test_what_goes_in_comes_out_and_again_is_no_error(tmp_path: Path) -> None:
             assert store.prompts("one") == [PROMPT] and store.responses("one") == RESPONSES
 
 
-def test_append_only(tmp_path: Path) -> None:
-    with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+def test_append_only(store_url: str) -> None:
+    with open_store(store_url) as store:
         store.add_prompts([PROMPT], "one")
         store.add_responses(RESPONSES, "one")
         store.add_judgements([judgement("1", "x", a=1, b=2)], "one")
@@ -45,8 +44,8 @@ def test_append_only(tmp_path: Path) -> None:
         assert store.revision() > before
 
 
-def test_a_ranking_of_unknown_answers_is_refused_whole(tmp_path: Path) -> None:
-    with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+def test_a_ranking_of_unknown_answers_is_refused_whole(store_url: str) -> None:
+    with open_store(store_url) as store:
         store.add_responses(RESPONSES, "one")
         with pytest.raises(BadInput, match="ranks response z"):
             store.add_judgements([judgement("1", "x", a=1, b=2), judgement("2", "x", a=1, z=2)], "one")
@@ -187,8 +186,8 @@ def test_a_prompt_keeps_the_right_answer_and_whatever_else_stands_beside_it(tmp_
             list(formats.read_prompts(lines(tmp_path, wrong)))
 
 
-def test_judgements_are_counted_by_whether_people_gave_them(tmp_path: Path) -> None:
-    with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+def test_judgements_are_counted_by_whether_people_gave_them(store_url: str) -> None:
+    with open_store(store_url) as store:
         store.add_prompts([PROMPT], "one")
         store.add_responses(RESPONSES, "one")
         theirs = judgement("1", "x", a=1, b=2)

@@ -199,7 +199,7 @@ document.addEventListener("keydown", (event) => {
     "0": restLeft,
     "Backspace": startAgain,
     "r": beginRewrite,
-    "c": () => document.getElementById("cannot_rank").focus(),
+    "c": () => { document.getElementById("unrankable").open = true; form.elements.cannot_rank.focus(); },
     "s": () => document.getElementById("skip")?.click(),
     "u": () => { if (form.dataset.undo) location.href = `/rank/again/${form.dataset.undo}`; },
   };
@@ -270,6 +270,7 @@ function write(kept) {
   }
   for (const name of ["rewrite_of", "rewrite", "rationale", "cannot_rank"]) if (kept[name]) form.elements[name].value = kept[name];
   if (kept.rewrite) document.getElementById("rewriting").open = true;
+  if (kept.cannot_rank) document.getElementById("unrankable").open = true;
   if (kept.rationale) document.getElementById("reasoning").open = true;
   list.querySelectorAll(".score").forEach((score) => score.dispatchEvent(new Event("change")));
 }
