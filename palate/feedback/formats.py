@@ -19,7 +19,6 @@ import codecs
 import gzip
 import json
 import lzma
-import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from palate.errors import BadInput
+from palate.feedback.turns import ROLES, Left, Turn, competition, messages_of, parting, read_transcript, read_turns
 from palate.records import (
     Conversation,
     Demonstration,
@@ -71,32 +71,86 @@ def family_of(messages: Conversation) -> str:
 # --- reading lines ---------------------------------------------------------------------------------------------------
 
 
-def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of a .jsonl or .json file (also .gz, .xz) or a .parquet table. Raises BadInput."""
-    if path.is_dir():
-        raise BadInput("this is a folder.", path, "Name a file.")
+LONGEST = 20_000_000
+"""Bytes of a line. A tree of a thousand messages is 1 MB."""
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+HEAD = 4_096  # bytes in which an array must begin
+
+
+def rows(path: Path, most: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of a .jsonl or .json file (also .gz, .xz) or a .parquet table.
+
+    most: bytes that a file may have once unpacked. Raises BadInput.
+    """
     if path.suffix == ".parquet":
+        refuse_other_files(path, most)
         yield from _table_rows(path)
         return
-    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-    opener = openers.get(path.suffix, open)
+    refuse_other_files(path, None)
     number = 0
     try:
-        with opener(path, "rb") as file:
+        with OPENERS.get(path.suffix, open)(path, "rb") as file:
             start = file.read(HEAD).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
             file.seek(0)
             one_array = start == b"[" and ".json" in path.suffixes
-            for number, value in _array(file.read(), path) if one_array else json_lines(file, path):
+            lines = _array(_whole(file, path, most), path) if one_array else json_lines(_lines(file, path, most), path)
+            for number, value in lines:
                 yield number, value
-    except FileNotFoundError:
-        raise BadInput("there is no such file.", path, "Check the path.") from None
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         raise BadInput(f"cannot be read on ({error}).", f"{path}:{number + 1}", "Get the file again.") from None
     if not number:
         raise BadInput("there is nothing in this file.", path, "Get the file again, or take it out of the recipe.")
 
 
-HEAD = 4_096  # bytes in which an array must begin
+def byte_lines(path: Path, most: int | None = None) -> Iterator[bytes]:
+    """The lines of a file, unpacked (.gz, .xz). Raises BadInput where it cannot be read on, and where a line has more
+    than LONGEST bytes or the whole more than `most`: a small packed file can be a very large one."""
+    refuse_other_files(path, None)
+    try:
+        with OPENERS.get(path.suffix, open)(path, "rb") as file:
+            yield from _lines(file, path, most)
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        raise BadInput(f"cannot be read on ({error}).", path, "Get the file again.") from None
+
+
+def _lines(file: Any, path: Path, most: int | None) -> Iterator[bytes]:
+    number, size = 0, 0
+    while line := file.readline(LONGEST + 1):
+        number, size = number + 1, size + len(line)
+        if len(line) > LONGEST:
+            raise BadInput(f"a line has more than {LONGEST:,} bytes.", f"{path}:{number}", "Part or delete it.")
+        if most is not None and size > most:
+            raise _too_large(path, most)
+        yield line
+
+
+def _whole(file: Any, path: Path, most: int | None) -> bytes:
+    raw = bytes(file.read() if most is None else file.read(most + 1))
+    if most is not None and len(raw) > most:
+        raise _too_large(path, most)
+    return raw
+
+
+def _too_large(path: Path, most: int) -> BadInput:
+    return BadInput(f"it has more than {most:,} bytes.", path, "Part it into several files.")
+
+
+def refuse_other_files(path: Path, most: int | None) -> None:
+    """Raise BadInput for what is no file, an archive, or more than `most` bytes."""
+    if path.is_dir():
+        raise BadInput("this is a folder.", path, "Name a file.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise BadInput("there is no such file.", path, "Check the path.") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot be read ({error}).", path, "Check the path.") from None
+    if start == b"PK\x03\x04":
+        raise BadInput("this is a zip archive or a spreadsheet.", path, "Unpack it, or save the sheet as CSV.")
+    if most is not None and size > most:
+        raise _too_large(path, most)
 
 
 def _array(raw: bytes, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -190,19 +244,8 @@ def _text(row: Row, key: str) -> str:
     return str(row[key])
 
 
-_ROLES = {"human": "user", "gpt": "assistant", "prompter": "user", "bot": "assistant"}
-
-
 def _turns(turns: Any, role: str, content: str) -> Conversation:
-    found = []
-    for turn in turns if isinstance(turns, list) else ():
-        if not isinstance(turn, Mapping):
-            raise ValueError(f"a message is an object with {role} and {content}")
-        name = _text(turn, role)
-        found.append(Message(role=_ROLES.get(name, name), content=_text(turn, content)))  # type: ignore[arg-type]
-    if not found:
-        raise ValueError("there is no message in it")
-    return tuple(found)
+    return messages_of(read_turns(turns, role, content))
 
 
 def _pair(question: str, answer: str) -> Conversation:
@@ -265,7 +308,7 @@ def read_comparisons(path: Path) -> Iterator[Comparison]:
 
 def _comparisons(row: Row, source: str, where: str) -> Iterator[Comparison]:
     if "responses" in row:
-        yield _k_way(row, source, where)
+        yield k_way(row, source, where)
     elif "chosen" in row and "rejected" in row:
         prompt, chosen, rejected = _chosen_rejected(row)
         if chosen.strip() != rejected.strip():  # a pair of equal answers says nothing
@@ -285,21 +328,13 @@ def _extra(row: Row) -> Iterator[tuple[str, Any]]:
     return ((k, v) for k, v in row.items() if k not in ("prompt", "chosen", "rejected"))
 
 
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-
-
 def transcript(text: str) -> Conversation:
     """An HH-RLHF transcript ("\\n\\nHuman: ...\\n\\nAssistant: ...") as messages."""
-    parts = _TURN.split(text)
-    if len(parts) < 3:
-        raise ValueError('it has no "\\n\\nHuman:" turn')
-    return tuple(
-        Message(role="user" if who == "Human" else "assistant", content=said.strip())
-        for who, said in zip(parts[1::2], parts[2::2], strict=True)
-    )
+    return messages_of(read_transcript(text))
 
 
 def _chosen_rejected(row: Row) -> tuple[Conversation, str, str]:
+    """What is asked, the better answer and the worse one; both are empty where nobody compared two answers."""
     chosen, rejected = row["chosen"], row["rejected"]
     if "prompt" in row:
         prompt = row["prompt"]
@@ -308,17 +343,19 @@ def _chosen_rejected(row: Row) -> tuple[Conversation, str, str]:
         )
         if isinstance(chosen, str):
             return start, chosen, _text(row, "rejected")
-        liked, other = _turns(chosen, "role", "content"), _turns(rejected, "role", "content")
-        return start, liked[-1].content, other[-1].content
+        said = _turns(chosen, "role", "content"), _turns(rejected, "role", "content")
+        return start, said[0][-1].content, said[1][-1].content
+    liked: list[Turn]
     if isinstance(chosen, str):
-        liked, other = transcript(chosen), transcript(_text(row, "rejected"))
+        liked, other = read_transcript(chosen), read_transcript(_text(row, "rejected"))
     else:
-        liked, other = _turns(chosen, "role", "content"), _turns(rejected, "role", "content")
+        liked, other = read_turns(chosen), read_turns(rejected)
     # A few HH-RLHF pairs part before the last turn: what is compared is the first answer in which they differ.
-    alike = next((k for k, (a, b) in enumerate(zip(liked, other)) if a != b), min(len(liked), len(other)) - 1)
-    if alike == 0 or liked[alike].role != "assistant" or other[alike].role != "assistant":
-        return liked[: max(alike, 1)], "", ""  # they differ in what the person said, which nobody compared
-    return liked[:alike], liked[alike].content, other[alike].content
+    try:
+        alike = parting(liked, other)
+    except Left:
+        return messages_of(liked[:1]), "", ""
+    return messages_of(liked[:alike]), liked[alike].message.content, other[alike].message.content
 
 
 def _ranked(messages: Conversation, answers: list[tuple[str, int]], source: str, extra: Row) -> Comparison:
@@ -348,7 +385,7 @@ def _judged(
 def _tree(node: Row, before: Conversation, source: str) -> Iterator[Comparison]:
     """Every prompter turn of an Open-Assistant tree whose replies are ranked (rank 0 is best)."""
     told = _text(node, "role")
-    role = _ROLES.get(told, told)
+    role = ROLES.get(told, told)
     here = (*before, Message(role=role, content=_text(node, "text")))  # type: ignore[arg-type]
     replies = node.get("replies") or []
     if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies):
@@ -357,7 +394,7 @@ def _tree(node: Row, before: Conversation, source: str) -> Iterator[Comparison]:
     ranked = [(_text(reply, "text"), _rank(reply) + 1) for reply in replies if reply.get("rank") is not None]
     if role == "user" and len({text for text, _ in ranked}) > 1:
         distinct = {text: rank for text, rank in reversed(ranked)}
-        answers = [(text, 1 + sum(distinct[o] < rank for o in distinct)) for text, rank in distinct.items()]
+        answers = list(zip(distinct, competition(list(distinct.values()))))
         yield _ranked(here, answers, source, {})
     for reply in replies:
         yield from _tree(reply, here, source)
@@ -391,7 +428,7 @@ def _voted(row: Row, source: str) -> Iterator[Comparison]:
         votes.setdefault(_text(answer, "text"), int(answer["score"]))
     question = "\n\n".join(_text(row, key) for key in ("title", "body") if row.get(key))
     if len(votes) > 1:
-        ranked = [(text, 1 + sum(other > score for other in votes.values())) for text, score in votes.items()]
+        ranked = list(zip(votes, competition([-score for score in votes.values()])))
         left = {k: v for k, v in row.items() if k not in ("title", "body")}
         yield _ranked((Message(role="user", content=question),), ranked, source, left)
 
@@ -402,8 +439,11 @@ def _rank(reply: Row) -> int:
     return int(reply["rank"])
 
 
-def _k_way(row: Row, source: str, where: str) -> Comparison:
-    """{"prompt": text or record, "responses": [text or record, ...], "ranks": [1, 2, ...] or "judgements": [...]}."""
+def k_way(row: Row, source: str, where: str) -> Comparison:
+    """{"prompt": text or record, "responses": [text or record, ...], "ranks": [1, 2, ...] or "judgements": [...]}.
+
+    Raises ValueError, and BadInput with `where` when a judgement names an answer that is not there.
+    """
     for key in ("responses", "judgements", "ranks"):
         if key in row and not isinstance(row[key], list):
             raise ValueError(f"{key} is no list")

@@ -1,0 +1,266 @@
+"""Files of other programs <-> records, both ways exactly: what a file says comes back when it is written again.
+
+A format is read by `read_file` and written by `rows_of`; FORMATS is the list of them. What a format cannot hold is left
+out, counted by reason, and told.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from palate import metrics
+from palate.errors import BadInput
+from palate.feedback import asked, formats
+from palate.feedback.exchange import (
+    argilla,
+    canonical,
+    conversations,
+    instructions,
+    pairs,
+    rated,
+    sheets,
+    summaries,
+    trees,
+    votes,
+)
+from palate.feedback.exchange.pile import Pile
+from palate.feedback.turns import Left
+from palate.records import Judgement, Prompt, Response
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of line. `fits`: whether a row looks like it; `read`: a row into a pile; `write`: a pile into rows."""
+
+    name: str
+    fits: Callable[[Row], bool]
+    read: Callable[[Pile, Row], None]
+    write: Callable[[Pile], Iterator[Row]]
+
+
+LINES = (
+    Format("palate", canonical.is_palate, canonical.read_palate, canonical.write_palate),
+    Format("kway", canonical.is_kway, canonical.read_kway, canonical.write_kway),
+    Format("messages", conversations.is_messages, conversations.read_messages, conversations.write_messages),
+    Format("sharegpt", conversations.is_sharegpt, conversations.read_sharegpt, conversations.write_sharegpt),
+    Format("alpaca", instructions.is_alpaca, instructions.read_alpaca, instructions.write_alpaca),
+    Format(
+        "alpaca-ranked",
+        instructions.is_alpaca_ranked,
+        instructions.read_alpaca_ranked,
+        instructions.write_alpaca_ranked,
+    ),
+    Format(
+        "alpaca-preference",
+        instructions.is_alpaca_preference,
+        instructions.read_alpaca_preference,
+        instructions.write_alpaca_preference,
+    ),
+    Format("dolly", instructions.is_dolly, instructions.read_dolly, instructions.write_dolly),
+    Format("trl-prompt", conversations.is_prompt, conversations.read_prompt, conversations.write_prompt),
+    Format(
+        "trl-prompt-text", conversations.is_prompt_text, conversations.read_prompt_text, conversations.write_prompt_text
+    ),
+    Format(
+        "trl-completion", conversations.is_completion, conversations.read_completion, conversations.write_completion
+    ),
+    Format(
+        "trl-completion-text",
+        conversations.is_completion_text,
+        conversations.read_completion_text,
+        conversations.write_completion_text,
+    ),
+    Format("trl-preference", pairs.is_preference, pairs.read_preference, pairs.write_preference),
+    Format("trl-preference-text", pairs.is_preference_text, pairs.read_preference_text, pairs.write_preference_text),
+    Format("trl-implicit", pairs.is_implicit, pairs.read_implicit, pairs.write_implicit),
+    Format("trl-implicit-text", pairs.is_implicit_text, pairs.read_implicit_text, pairs.write_implicit_text),
+    Format("trl-unpaired", pairs.is_unpaired, pairs.read_unpaired, pairs.write_unpaired),
+    Format("trl-unpaired-text", pairs.is_unpaired_text, pairs.read_unpaired_text, pairs.write_unpaired_text),
+    Format("hh", pairs.is_hh, pairs.read_hh, pairs.write_hh),
+    Format("openai-dpo", pairs.is_dpo, pairs.read_dpo, pairs.write_dpo),
+    Format("openai-comparisons", summaries.is_comparison, summaries.read_comparison, summaries.write_comparison),
+    Format("ultrafeedback", rated.is_rated, rated.read_rated, rated.write_rated),
+    Format("oasst", trees.is_tree, trees.read_tree, trees.write_tree),
+    Format("stackexchange", votes.is_votes, votes.read_votes, votes.write_votes),
+    Format("argilla", argilla.is_nested, argilla.read_nested, argilla.write_nested),
+    Format("argilla-flat", argilla.is_flat, argilla.read_flat, argilla.write_flat),
+)
+SHEETS = {sheets.WIDE: sheets.write_wide, sheets.LONG: sheets.write_long, sheets.RANKINGS: sheets.write_rankings}
+FORMATS = (*(one.name for one in LINES), *SHEETS)
+"""Every name that --format takes."""
+MOST = 50_000_000
+"""Bytes of a file that the studio opens by itself."""
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_file(
+    path: Path, name: str | None = None, *, answers: Sequence[str] | None = None, most: int | None = None
+) -> tuple[str, Pile]:
+    """(format, the records of a file with what was left out and why).
+
+    name: the format; told from the first line when None, and refused where that could be several. answers: the columns
+    of a CSV with answers. most: bytes the file may have. Raises BadInput; nothing is read in part.
+    """
+    known(name)
+    if name in SHEETS or (name is None and path.suffix == ".csv"):
+        return _read_sheet(path, name, answers, most)
+    if answers is not None:
+        raise BadInput("--answers names the columns of a CSV, and this is none.", path, "Leave it out.")
+    pile = Pile(source=path.name)
+    form = next((one for one in LINES if one.name == name), None)
+    for number, row in formats.rows(path, most):
+        where = f"{path}:{number}"
+        if name is None:
+            form = _told_by(row, where, form)
+        assert form is not None
+        pile.rows += 1
+        try:
+            form.read(pile, row)
+        except Left as reason:
+            pile.dropped[str(reason)] += 1
+        except ValueError as error:
+            mend = "Mend or delete the line, or say --format NAME."
+            raise BadInput(f"not of the format {form.name}: {str(error).rstrip('.')}.", where, mend) from None
+    assert form is not None
+    return form.name, pile
+
+
+def known(name: str | None) -> None:
+    """Raise BadInput for a format there is not."""
+    if name is not None and name not in FORMATS:
+        raise BadInput(f"there is no format {name!r}.", "--format", f"Name one of {', '.join(FORMATS)}.")
+
+
+def _told_by(row: Row, where: str, before: Format | None) -> Format:
+    """The format of a row, which is that of the rows before it. Raises BadInput where it could be several or none."""
+    found = [one for one in LINES if one.fits(row)]
+    if before in found and before is not None:
+        return before
+    keys = ", ".join(map(str, row))[:120] or "none"
+    if before is not None:
+        raise BadInput(
+            f"the lines before are of the format {before.name}, this one (keys {keys}) is not.",
+            where,
+            f"Mend or delete it, or say --format {before.name}.",
+        )
+    if not found:
+        raise BadInput(
+            f"no format has these keys ({keys}).", where, f"Say --format NAME with one of {', '.join(FORMATS)}."
+        )
+    if len(found) > 1:
+        names = " or ".join(one.name for one in found)
+        raise BadInput(
+            f"this could be {names} (keys {keys}), and it is not guessed.", where, f"Say --format {found[0].name}."
+        )
+    return found[0]
+
+
+def _read_sheet(path: Path, name: str | None, answers: Sequence[str] | None, most: int | None) -> tuple[str, Pile]:
+    formats.refuse_other_files(path, most)
+    pile = Pile(source=path.name)
+    records = _records(path, most)
+    _, columns = next(records, ("", []))
+    if not columns:
+        raise BadInput("there is nothing in this file.", path, "Its first line names the columns.")
+    sheet = sheets.layout(columns, f"{path}:1", answers)
+    if name not in (None, sheet.kind):
+        raise BadInput(f"its columns are those of {sheet.kind}, not of {name}.", path, f"Say --format {sheet.kind}.")
+    sheets.read_rows(pile, sheet, _cells(records, columns))
+    if not pile.rows:
+        raise BadInput("there is no row below the names of the columns.", path, "Get the file again.")
+    return sheet.kind, pile
+
+
+def _records(path: Path, most: int | None) -> Iterator[tuple[str, list[str]]]:
+    """(where it begins, cells) of every line that is not blank."""
+    csv.field_size_limit(formats.LONGEST)
+    number = 1
+
+    def lines() -> Iterator[str]:
+        for at, line in enumerate(formats.byte_lines(path, most), start=1):
+            try:
+                yield (line.removeprefix(codecs.BOM_UTF8) if at == 1 else line).decode()
+            except UnicodeDecodeError:
+                raise BadInput("this line is not UTF-8.", f"{path}:{at}", "Save it as UTF-8.") from None
+
+    reader = csv.reader(lines(), strict=True)
+    try:
+        for cells in reader:
+            if cells:
+                yield f"{path}:{number}", [sheets.plain(cell) for cell in cells]
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise BadInput(f"unreadable CSV ({error}).", f"{path}:{number}", "Save the sheet as CSV again.") from None
+
+
+def _cells(records: Iterator[tuple[str, list[str]]], columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    for where, cells in records:
+        if len(cells) != len(columns):
+            raise BadInput(f"{len(cells)} cells, but there are {len(columns)} columns.", where, "Mend the row.")
+        yield where, dict(zip(columns, cells))
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def lines_of(pile: Pile, name: str) -> Iterator[str]:
+    """The lines of a file, each with its end. What the format cannot hold is counted in `pile.dropped`."""
+    known(name)
+    if name in SHEETS:
+        yield from sheets.write_cells(SHEETS[name](pile))
+        return
+    for row in rows_of(pile, name):
+        yield json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def rows_of(pile: Pile, name: str) -> Iterator[Row]:
+    """The rows of a file of lines."""
+    form = next(one for one in LINES if one.name == name)
+    yield from form.write(pile)
+
+
+# --- for the studio --------------------------------------------------------------------------------------------------
+
+
+def read_items(
+    path: Path, answers: Sequence[str] | None = None
+) -> tuple[list[Prompt], list[Response], list[Judgement]]:
+    """Prompts with two to nine different answers each, the answers, and the judgements where the file has some: CSV or
+    lines of any format. Ids depend on the file's name and on what it says alone.
+
+    What cannot be ranked is counted by reason, and told. Raises BadInput, also for more than MOST bytes.
+    """
+    name, pile = read_file(path, answers=answers, most=MOST)
+    answered = asked.answers(pile.responses.values())
+    fit: dict[str, Prompt] = {}
+    for prompt in pile.prompts.values():
+        count = len(answered.get(prompt.id, ()))
+        if count < FEWEST:
+            pile.dropped["fewer than two different answers"] += 1
+        elif count > LARGEST:
+            pile.dropped["more than nine answers"] += 1
+        else:
+            fit[prompt.id] = prompt
+    if not fit:
+        reasons = "; ".join(f"{reason} ({n})" for reason, n in pile.dropped.most_common(3)) or f"it is {name}"
+        raise BadInput(
+            f"no row has a prompt with two answers to compare: {reasons}.", path, "Palate shows two to nine answers."
+        )
+    for reason, count in pile.dropped.most_common():
+        metrics.say(f"{path.name}: left out: {reason} ({count:,})")
+    responses = [response for response in pile.responses.values() if response.prompt_id in fit]
+    return list(fit.values()), responses, [j for j in pile.judgements.values() if j.prompt_id in fit]
+
+
+FEWEST, LARGEST = 2, 9
+"""How many answers a person puts in order."""
