@@ -112,7 +112,6 @@ function digit(n) {
   if (tieNext && placed > 0) one.classList.add("tied");
   tieNext = false;
   placed += 1;
-  if (placed === count - 1) placed = count; // the last one has no other place
   changed();
   say(told(one));
 }
@@ -142,12 +141,10 @@ list.addEventListener("pointerdown", (event) => {
   document.body.classList.add("dragging");
   let moved = false;
   let scrolling = 0;
-  const place = (y) => {
-    const others = cards().filter((other) => other !== one);
-    const before = others.find((other) => { const box = other.getBoundingClientRect(); return y < box.top + box.height / 2; });
-    if ((before ?? null) === one.nextElementSibling) return;
-    moved = true;
-    if (before) before.before(one); else list.append(one);
+  const middle = (other) => { const box = other.getBoundingClientRect(); return box.top + box.height / 2; };
+  const place = (y) => { // the others move around it: what is taken out of the page loses the pointer
+    for (let other; (other = one.previousElementSibling) && y < middle(other); moved = true) one.after(other);
+    for (let other; (other = one.nextElementSibling) && y > middle(other); moved = true) one.before(other);
   };
   const move = (to) => {
     place(to.clientY);
