@@ -128,7 +128,12 @@ class Queue:
             prompt_id = self._next(connection, annotator, settings, now, rng, skipped)
             if prompt_id is None:
                 return None
-            shown = asked.answers(self.store.responses_to(prompt_id, self.campaign, connection))[prompt_id]
+            given_by_models = (
+                response
+                for response in self.store.responses_to(prompt_id, self.campaign, connection)
+                if "rewrite_of" not in response.extra
+            )
+            shown = asked.answers(given_by_models)[prompt_id]
             order = tuple(r.id for r in rng.sample(shown, min(len(shown), MOST_ANSWERS)))
             expires = now + 60.0 * settings.lease_minutes
             lease = Lease(secrets.token_hex(16), prompt_id, annotator, order, now, expires)

@@ -1,0 +1,44 @@
+"""A studio on a store of its own, asked in-process: no socket is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+from tests_studio import ADDRESS, CAMPAIGN, fill
+
+from palate.feedback.people import Person
+from palate.feedback.store import Store, open_store
+from palate.studio.app import build
+from palate.studio.here import Studio
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """In a file."""
+    with open_store(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as found:
+        yield found
+
+
+@pytest.fixture
+def studio(store: Store) -> Studio:
+    """One person alone, six prompts with four answers each."""
+    fill(store)
+    return Studio(store, "dinner", lambda: CAMPAIGN, title="Dinner", single=Person("ann", frozenset({"lead"})))
+
+
+@pytest.fixture
+def client(studio: Studio) -> Iterator[TestClient]:
+    """Her browser."""
+    with asking(studio) as found:
+        yield found
+
+
+def asking(studio: Studio, name: str = "") -> TestClient:
+    """A browser in front of a studio; where nobody logs in it may be somebody else's."""
+    if name:
+        studio = dataclasses.replace(studio, single=Person(name, frozenset({"lead"})))
+    return TestClient(build(studio), base_url=ADDRESS, headers={"sec-fetch-site": "same-origin"})
