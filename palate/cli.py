@@ -464,6 +464,76 @@ def bench_docs(
     command.main(page, folder)
 
 
+feedback = typer.Typer(
+    help="People's work in and out of the store: files of other programs, and backups.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(feedback, name="feedback")
+Place = Annotated[str, typer.Argument(help="A run folder, a .sqlite file or the URL of a store.")]
+FormatName = Annotated[str | None, typer.Option("--format", metavar="NAME", help="See docs/feedback.md.")]
+Campaign = Annotated[
+    str | None, typer.Option(help="Which round of asking; a run's own, or the only one of a store when absent.")
+]
+
+
+@feedback.command("import")
+def feedback_import(
+    place: Place,
+    file: Annotated[Path, typer.Argument(help="A file of demonstrations, prompts, answers or rankings.")],
+    form: FormatName = None,
+    campaign: Campaign = None,
+    answers: Annotated[
+        str | None, typer.Option(metavar="COL,COL", help="The columns of a CSV that hold answers.")
+    ] = None,
+) -> None:
+    """Take a file in, all of it or nothing. Its format is told from its first line, and never guessed."""
+    from palate.commands import feedback as command
+
+    columns = answers.split(",") if answers is not None else None
+    command.take_in(place, file, name=form, campaign=campaign, answers=columns, write=typer.echo)
+
+
+@feedback.command("export")
+def feedback_export(
+    place: Place,
+    form: FormatName = None,
+    campaign: Campaign = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The file; standard output when absent.")] = None,
+    names: Annotated[bool, typer.Option("--names", help="Keep people's names; pseudonyms otherwise.")] = False,  # noqa: FBT002
+    simulated: Annotated[  # noqa: FBT002
+        bool, typer.Option("--simulated", help="What no person judged, too, though the format cannot say so.")
+    ] = False,
+) -> None:
+    """Write a campaign in the format of another program; Palate's own, which holds everything, when none is named."""
+    from palate.commands import feedback as command
+
+    command.give_out(
+        place, name=form, campaign=campaign, out=out, names=names, simulated=simulated,
+        write=lambda line: typer.echo(line, nl=False), tell=metrics.say,
+    )  # fmt: skip
+
+
+@feedback.command("backup")
+def feedback_backup(
+    place: Place, file: Annotated[Path, typer.Argument(help="A file that is not there yet, .jsonl.gz.")]
+) -> None:
+    """Write a whole store to one file, while people work."""
+    from palate.commands import feedback as command
+
+    command.back_up(place, file, typer.echo)
+
+
+@feedback.command("restore")
+def feedback_restore(
+    file: Annotated[Path, typer.Argument(help="A file that `palate feedback backup` wrote.")], place: Place
+) -> None:
+    """Fill an empty store from a backup, on SQLite or PostgreSQL."""
+    from palate.commands import feedback as command
+
+    command.bring_back(file, place, typer.echo)
+
+
 @app.command()
 def doctor(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe, to see what its training will take.")] = None,
