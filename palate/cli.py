@@ -273,6 +273,10 @@ def studio(
     answers: Annotated[
         str | None, typer.Option(metavar="COLUMN,COLUMN", help="Which columns of a CSV file are answers.")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where people's work is kept: the recipe's store, or beside the file."),
+    ] = None,
     annotator: Annotated[str, typer.Option(help="Your pseudonym, where nobody logs in.")] = "",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,  # noqa: FBT002
 ) -> None:
@@ -285,6 +289,7 @@ def studio(
         port=port,
         who=annotator or _somebody(),
         answers=[name.strip() for name in answers.split(",")] if answers else None,
+        store=store,
         browser=browser and sys.stdout.isatty(),
         write=typer.echo,
     )

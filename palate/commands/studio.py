@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import threading
@@ -82,13 +83,14 @@ def open_studio(
     port: int | None,
     who: str,
     answers: Sequence[str] | None,
+    store: str | None,
     browser: bool,
     write: Callable[[str], None],
 ) -> None:
     """Serve until Ctrl-C. Raises BadInput where there is nothing to open or the address cannot be had."""
     url, make = _run(what) if (what / flow.RECIPE).is_file() else _file(what, answers)
-    with open_store(url) as store:
-        studio_of = make(store)
+    with open_store(store or url) as opened:
+        studio_of = make(opened)
         _loopback_only(host)
         listening = _listen(host, port)
         address = f"{'[' + host + ']' if ':' in host else host}:{listening.getsockname()[1]}"
@@ -98,12 +100,14 @@ def open_studio(
 
         def ready() -> None:
             write(f"The studio is open: http://{address}   (Ctrl-C closes it)")
-            write(f"Everything people do is kept in {store.url}")
+            write(f"Everything people do is kept in {opened.url}")
             if browser:
                 webbrowser.open(f"http://{address}")
 
         server.ready = ready
-        server.run(sockets=[listening])
+        with contextlib.suppress(KeyboardInterrupt):  # which is how one closes it
+            server.run(sockets=[listening])
+        write("The studio is closed.")
 
 
 Make = Callable[[Store], Callable[[Person, frozenset[str]], Studio]]
