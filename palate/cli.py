@@ -275,7 +275,7 @@ def studio(
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Where people's work is kept: the recipe's store, or beside the file."),
+        typer.Option(metavar="URL", help="Where work on a file is kept; beside it when absent."),
     ] = None,
     annotator: Annotated[str, typer.Option(help="Your pseudonym, where nobody logs in.")] = "",
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,  # noqa: FBT002

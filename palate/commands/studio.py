@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from palate import flow
-from palate.errors import BadInput, PalateError
+from palate.errors import BadInput, PalateError, RecipeError
 from palate.feedback import exchange, place
 from palate.feedback.campaigns import Settings
 from palate.feedback.people import Person
@@ -88,7 +88,10 @@ def open_studio(
     write: Callable[[str], None],
 ) -> None:
     """Serve until Ctrl-C. Raises BadInput where there is nothing to open or the address cannot be had."""
-    url, make = _run(what) if (what / flow.RECIPE).is_file() else _file(what, answers)
+    is_run = (what / flow.RECIPE).is_file()
+    if is_run and store is not None:  # the run would wait for judgements in another place
+        raise RecipeError("--store is for a file. A run's store is in its recipe: [feedback] store.")
+    url, make = _run(what) if is_run else _file(what, answers)
     with open_store(store or url) as opened:
         studio_of = make(opened)
         _loopback_only(host)

@@ -208,7 +208,7 @@ class Queue:
         if rng.random() < settings.gold_share:
             gold = sa.select(ITEMS.c.prompt_id).where(*can, ITEMS.c.gold.is_not(None), last == 0)
             # In an order of its own for each person, so that nobody can tell another what comes next.
-            names = sorted(connection.execute(gold).scalars())
+            names: list[str] = sorted(connection.execute(gold).scalars())
             if names:
                 return rng.choice(names)
         by_chance = rng.random() < settings.random_share
