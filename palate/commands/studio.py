@@ -15,6 +15,7 @@ from pathlib import Path
 import uvicorn
 
 from palate import flow
+from palate.commands.speaker import Speaker
 from palate.errors import BadInput, PalateError, RecipeError
 from palate.feedback import exchange, place
 from palate.feedback.campaigns import Settings
@@ -127,7 +128,7 @@ def _run(folder: Path) -> tuple[str, Make]:
         name = folder.resolve().name
         return lambda person, hosts: Studio(
             store, name, asked.now, title=name, default=default, wanted=wanted, workspace=workspace,
-            single=person, hosts=hosts,
+            speaker=Speaker(folder), single=person, hosts=hosts,
         )  # fmt: skip
 
     return place.store_url(recipe, workspace), make

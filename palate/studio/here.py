@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
@@ -19,6 +19,7 @@ from palate.feedback.people import Person
 from palate.feedback.queue import Queue
 from palate.feedback.store import Store
 from palate.records import Message
+from palate.studio.turns import Turns
 from palate.workspace import Workspace
 
 
@@ -29,8 +30,14 @@ class Speaker(Protocol):
     def names(self) -> Sequence[str]:
         """What they are called in the run: ppo, sft, base..., the newest first."""
 
-    def say(self, model: str, messages: Sequence[Message], *, temperature: float, seed: int) -> Iterator[str]:
-        """Pieces of the answer to a conversation as they are sampled. Raises BadInput when it is too long."""
+    def checkpoint(self, model: str) -> str:
+        """What tells one training of a model from another."""
+
+    def say(
+        self, model: str, messages: Sequence[Message], *, temperature: float, seed: int
+    ) -> Generator[str, None, bool]:
+        """Pieces of the answer to a conversation as they are sampled; its value is whether the model came to an end by
+        itself. Raises BadInput when the conversation is too long."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class Studio:
     """How many demonstrations the run waits for."""
     workspace: Workspace | None = None
     speaker: Speaker | None = None
+    turns: Turns = field(default_factory=Turns, compare=False)
+    """Who speaks to a model waits here for it."""
     single: Person | None = None
     """Who everybody is who comes, where nobody logs in (loopback only)."""
     origin: str = ""
