@@ -30,7 +30,7 @@ def _records(name: str, *extra: sa.Column[Any]) -> sa.Table:
 DEMONSTRATIONS = _records(
     "demonstrations",
     sa.Column("author", sa.String(200), nullable=False, index=True),
-    sa.Column("supersedes", sa.String(64)),
+    sa.Column("supersedes", sa.String(64), index=True),
 )
 PROMPTS = _records("prompts")
 RESPONSES = _records("responses", sa.Column("prompt_id", sa.String(64), nullable=False, index=True))
@@ -100,6 +100,14 @@ DRAFTS = sa.Table(
     METADATA,
     sa.Column("account", sa.String(200), primary_key=True),
     sa.Column("key", sa.String(200), primary_key=True),
+    sa.Column("content", sa.JSON, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+)
+CHATS = sa.Table(
+    "chats",  # conversations with models: a tree of turns each, its person's alone
+    METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("account", sa.String(200), nullable=False, index=True),
     sa.Column("content", sa.JSON, nullable=False),
     sa.Column("updated_at", sa.Float, nullable=False),
 )

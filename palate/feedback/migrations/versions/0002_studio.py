@@ -40,6 +40,7 @@ def _columns() -> None:
     op.create_index("ix_judgements_annotator", "judgements", ["annotator"])
     op.create_index("ix_judgements_supersedes", "judgements", ["supersedes"])
     op.create_index("ix_demonstrations_author", "demonstrations", ["author"])
+    op.create_index("ix_demonstrations_supersedes", "demonstrations", ["supersedes"])
 
 
 def _read(record: Any) -> dict[str, Any]:
@@ -139,6 +140,13 @@ def _work() -> None:
         sa.UniqueConstraint("campaign", "prompt_id", "annotator"),
     )
     op.create_table(
+        "chats",
+        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("account", sa.String(200), nullable=False, index=True),
+        sa.Column("content", sa.JSON, nullable=False),
+        sa.Column("updated_at", sa.Float, nullable=False),
+    )
+    op.create_table(
         "duels",
         sa.Column("id", sa.String(64), primary_key=True),
         sa.Column("account", sa.String(200), nullable=False, index=True),
@@ -180,12 +188,13 @@ def downgrade() -> None:
     else:
         op.execute("DROP TRIGGER audit_append_only ON audit")
         op.execute("DROP FUNCTION audit_is_append_only")
-    for name in ("audit", "duels", "leases", "items", "reviews", "guidelines", "campaigns", "drafts", "tokens",
+    for name in ("audit", "duels", "chats", "leases", "items", "reviews", "guidelines", "campaigns", "drafts", "tokens",
                  "invites", "sessions", "accounts"):  # fmt: skip
         op.drop_table(name)
     op.drop_index("ix_judgements_annotator", "judgements")
     op.drop_index("ix_judgements_supersedes", "judgements")
     op.drop_index("ix_demonstrations_author", "demonstrations")
+    op.drop_index("ix_demonstrations_supersedes", "demonstrations")
     with op.batch_alter_table("judgements") as table:
         table.drop_column("ranked")
     with op.batch_alter_table("demonstrations") as table:
