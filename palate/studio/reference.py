@@ -61,7 +61,7 @@ def _call(method: str, path: str, told: dict[str, Any], schema: dict[str, Any]) 
             Field(name, _kind(of), name in needed, of.get("description", ""))
             for name, of in body.get("properties", {}).items()
         ]
-    good = next((r for code, r in told["responses"].items() if code.startswith("2")), {})
+    good: dict[str, Any] = next((r for code, r in told["responses"].items() if code.startswith("2")), {})
     answer = next((_kind(c.get("schema", {})) for c in good.get("content", {}).values()), "nothing")
     description = told.get("description") or told.get("summary", "")
     return Call(method.upper(), path, description, tuple(fields), answer)
