@@ -104,9 +104,8 @@ class Store:
 
     def add_demonstrations(self, records: Iterable[Demonstration], campaign: str) -> int:
         """Store demonstrations; how many were new is returned."""
-        rows = [(r, {"author": r.author, "supersedes": r.supersedes}) for r in records]
         with self.writing() as connection:
-            return _add(connection, DEMONSTRATIONS, campaign, rows)
+            return append_demonstrations(connection, records, campaign)
 
     def add_prompts(self, records: Iterable[Prompt], campaign: str) -> int:
         """Store prompts; how many were new is returned."""
@@ -238,6 +237,12 @@ class Store:
                 self.url,
                 "See to the database, or restore the file from a backup.",
             ) from None
+
+
+def append_demonstrations(connection: sa.Connection, demonstrations: Iterable[Demonstration], campaign: str) -> int:
+    """What `Store.add_demonstrations` does, inside a transaction of somebody's."""
+    rows = [(r, {"author": r.author, "supersedes": r.supersedes}) for r in demonstrations]
+    return _add(connection, DEMONSTRATIONS, campaign, rows)
 
 
 def append_judgements(connection: sa.Connection, judgements: Sequence[Judgement], campaign: str, where: str) -> int:

@@ -123,6 +123,7 @@ ACCOUNTS = sa.Table(
     "accounts",
     METADATA,
     sa.Column("name", sa.String(200), primary_key=True),  # the pseudonym in every record
+    sa.Column("folded", sa.String(200), nullable=False, unique=True),  # so that no two names look alike
     sa.Column("roles", sa.JSON, nullable=False),
     sa.Column("password", sa.String(400), nullable=False),  # argon2id
     sa.Column("created_at", sa.Float, nullable=False),
@@ -142,6 +143,7 @@ INVITES = sa.Table(
     sa.Column("hash", sa.String(64), primary_key=True),
     sa.Column("roles", sa.JSON, nullable=False),
     sa.Column("author", sa.String(200), nullable=False),
+    sa.Column("account", sa.String(200)),  # whose password it sets anew; none where somebody joins
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.Column("used_by", sa.String(200)),

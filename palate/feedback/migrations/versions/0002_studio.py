@@ -52,6 +52,7 @@ def _people() -> None:
     op.create_table(
         "accounts",
         sa.Column("name", sa.String(200), primary_key=True),
+        sa.Column("folded", sa.String(200), nullable=False, unique=True),
         sa.Column("roles", sa.JSON, nullable=False),
         sa.Column("password", sa.String(400), nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
@@ -69,6 +70,7 @@ def _people() -> None:
         sa.Column("hash", sa.String(64), primary_key=True),
         sa.Column("roles", sa.JSON, nullable=False),
         sa.Column("author", sa.String(200), nullable=False),
+        sa.Column("account", sa.String(200)),
         sa.Column("created_at", sa.Float, nullable=False),
         sa.Column("expires_at", sa.Float, nullable=False),
         sa.Column("used_by", sa.String(200)),
@@ -170,6 +172,12 @@ def _audit() -> None:
                 f"CREATE TRIGGER audit_no_{what.lower()} BEFORE {what} ON audit "
                 "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
             )
+        # INSERT OR REPLACE deletes without asking a trigger for deletions.
+        op.execute(
+            "CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit "
+            "WHEN EXISTS (SELECT 1 FROM audit WHERE number = NEW.number) "
+            "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+        )
     else:
         op.execute(
             "CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS "
@@ -179,14 +187,20 @@ def _audit() -> None:
             "CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE ON audit "
             "FOR EACH ROW EXECUTE FUNCTION audit_is_append_only()"
         )
+        op.execute(
+            "CREATE TRIGGER audit_no_truncate BEFORE TRUNCATE ON audit "
+            "FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only()"
+        )
 
 
 def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         op.execute("DROP TRIGGER audit_no_update")
         op.execute("DROP TRIGGER audit_no_delete")
+        op.execute("DROP TRIGGER audit_no_replace")
     else:
         op.execute("DROP TRIGGER audit_append_only ON audit")
+        op.execute("DROP TRIGGER audit_no_truncate ON audit")
         op.execute("DROP FUNCTION audit_is_append_only")
     for name in ("audit", "duels", "chats", "leases", "items", "reviews", "guidelines", "campaigns", "drafts", "tokens",
                  "invites", "sessions", "accounts"):  # fmt: skip
