@@ -1,4 +1,4 @@
-"""What a lead decides about one round of asking: how many judge each prompt, how long one is theirs, the guidelines."""
+"""What a lead decides for a run or a file: how many judge each prompt, how long one is theirs, the guidelines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from palate.records import Record
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Record):
-    """Of one campaign. Raises ValueError where a value cannot be."""
+    """Of all rounds of asking of one run. Raises ValueError where a value cannot be."""
 
     overlap: int = 1
     """How many people judge each prompt."""
@@ -51,24 +51,24 @@ class Guidelines:
     created_at: str
 
 
-def settings(store: Store, campaign: str, default: Settings | None = None) -> Settings:
-    """What was set for a campaign, `default` where nothing was."""
-    query = sa.select(CAMPAIGNS.c.settings).where(CAMPAIGNS.c.name == campaign)
+def settings(store: Store, name: str, default: Settings | None = None) -> Settings:
+    """What was set for the run or file of this name, `default` where nothing was."""
+    query = sa.select(CAMPAIGNS.c.settings).where(CAMPAIGNS.c.name == name)
     with store.reading("campaigns") as connection:
         told = connection.execute(query).scalar_one_or_none()
     return Settings.from_json(told) if told is not None else default or Settings()
 
 
-def decide(store: Store, campaign: str, chosen: Settings) -> None:
-    """Set a campaign's settings."""
+def decide(store: Store, name: str, chosen: Settings) -> None:
+    """Set them."""
     with store.writing() as connection:
-        connection.execute(sa.delete(CAMPAIGNS).where(CAMPAIGNS.c.name == campaign))
-        connection.execute(sa.insert(CAMPAIGNS).values(name=campaign, settings=chosen.to_json()))
+        connection.execute(sa.delete(CAMPAIGNS).where(CAMPAIGNS.c.name == name))
+        connection.execute(sa.insert(CAMPAIGNS).values(name=name, settings=chosen.to_json()))
 
 
-def guidelines(store: Store, campaign: str) -> Guidelines:
+def guidelines(store: Store, name: str) -> Guidelines:
     """The version that counts now: the last one written, or the one that Palate comes with."""
-    query = sa.select(GUIDELINES).where(GUIDELINES.c.campaign == campaign).order_by(GUIDELINES.c.number.desc()).limit(1)
+    query = sa.select(GUIDELINES).where(GUIDELINES.c.campaign == name).order_by(GUIDELINES.c.number.desc()).limit(1)
     with store.reading("guidelines") as connection:
         row = connection.execute(query).one_or_none()
     if row is not None:
@@ -77,7 +77,7 @@ def guidelines(store: Store, campaign: str) -> Guidelines:
     return Guidelines(version_of(text), text, "", "")
 
 
-def write_guidelines(store: Store, campaign: str, text: str, author: str) -> Guidelines:
+def write_guidelines(store: Store, name: str, text: str, author: str) -> Guidelines:
     """A new version, from now on stored with every judgement. Raises BadInput when it is empty."""
     if not text.strip():
         raise BadInput("the guidelines are empty.", "guidelines", "Write what people should go by.")
@@ -85,9 +85,7 @@ def write_guidelines(store: Store, campaign: str, text: str, author: str) -> Gui
     made = Guidelines(version_of(text), text, author, now)
     with store.writing() as connection:
         connection.execute(
-            sa.insert(GUIDELINES).values(
-                campaign=campaign, version=made.version, text=text, author=author, created_at=now
-            )
+            sa.insert(GUIDELINES).values(campaign=name, version=made.version, text=text, author=author, created_at=now)
         )
     return made
 

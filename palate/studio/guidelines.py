@@ -29,23 +29,23 @@ class Version(BaseModel):
 @router.get("/guidelines", response_class=HTMLResponse, include_in_schema=False)
 def show(request: Request, studio: Here, person: Anybody) -> HTMLResponse:
     """The page."""
-    return page(request, "guidelines.html", told=campaigns.guidelines(studio.store, studio.campaign))
+    return page(request, "guidelines.html", told=studio.guidelines)
 
 
 @router.get("/guidelines/text", response_class=HTMLResponse, include_in_schema=False)
 def show_text(studio: Here, person: Anybody) -> HTMLResponse:
     """The same without a page around it, for the dialog that opens over one."""
-    return HTMLResponse(str(shown(campaigns.guidelines(studio.store, studio.campaign).text)))
+    return HTMLResponse(str(shown(studio.guidelines.text)))
 
 
 @router.post("/guidelines", include_in_schema=False)
 def write(studio: Here, person: Lead, text: Text) -> RedirectResponse:
     """A lead's form."""
-    campaigns.write_guidelines(studio.store, studio.campaign, text.replace("\r\n", "\n"), person.name)
+    campaigns.write_guidelines(studio.store, studio.name, text.replace("\r\n", "\n"), person.name)
     return RedirectResponse("/guidelines", 303)
 
 
 @router.get("/api/v1/guidelines")
 def get_guidelines(studio: Here, person: Anybody) -> Version:
     """The version that counts now."""
-    return Version(**vars(campaigns.guidelines(studio.store, studio.campaign)))
+    return Version(**vars(studio.guidelines))

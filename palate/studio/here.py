@@ -14,7 +14,7 @@ from typing import Annotated, Protocol
 from fastapi import Depends, HTTPException, Request
 
 from palate.feedback import campaigns, place
-from palate.feedback.campaigns import Settings
+from palate.feedback.campaigns import Guidelines, Settings
 from palate.feedback.people import Person
 from palate.feedback.queue import Queue
 from palate.feedback.store import Store
@@ -81,8 +81,13 @@ class Studio:
 
     @property
     def settings(self) -> Settings:
-        """What the leads decided."""
-        return campaigns.settings(self.store, self.campaign, self.default)
+        """What the leads decided; it stays when the run comes to other answers."""
+        return campaigns.settings(self.store, self.name, self.default)
+
+    @property
+    def guidelines(self) -> Guidelines:
+        """What people are told to go by now."""
+        return campaigns.guidelines(self.store, self.name)
 
     @property
     def writing(self) -> str:

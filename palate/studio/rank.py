@@ -15,7 +15,6 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.errors import BadInput
-from palate.feedback import campaigns
 from palate.feedback.queue import MOST_ANSWERS, Lease
 from palate.feedback.store import append_judgements, standing
 from palate.feedback.tables import JUDGEMENTS
@@ -119,7 +118,7 @@ def _item(studio: Studio, lease: Lease, supersedes: str | None = None) -> Item:
         expires_at=lease.expires_at,
         messages=[Turn(role=m.role, content=m.content) for m in prompt.messages],
         answers=[texts[id_] for id_ in lease.presented],
-        guidelines_version=campaigns.guidelines(studio.store, studio.campaign).version,
+        guidelines_version=studio.guidelines.version,
         supersedes=supersedes,
     )
 
@@ -251,7 +250,7 @@ def _judgement(
         presented_order=tuple(shown.values()),
         touched=given.touched,
         is_gold=gold,
-        guidelines_version=campaigns.guidelines(studio.store, studio.campaign).version,
+        guidelines_version=studio.guidelines.version,
         created_at=datetime.datetime.fromtimestamp(studio.now(), datetime.UTC).isoformat(timespec="seconds"),
         supersedes=given.supersedes,
         source="studio",

@@ -65,7 +65,7 @@ def test_a_judgement_is_stored_as_it_was_given(client: TestClient, studio: Studi
     assert (stored.rewrite_of, stored.rewrite, stored.rationale) == (ids[2], "Better.", "It is warm.")
     assert (stored.annotator, stored.confidence, stored.simulated, stored.source) == ("ann", 4, False, "studio")
     assert stored.presented_order == tuple(ids)
-    assert stored.guidelines_version == campaigns.guidelines(studio.store, CAMPAIGN).version
+    assert stored.guidelines_version == studio.guidelines.version
 
 
 def test_places_become_competition_ranks(client: TestClient, studio: Studio) -> None:
@@ -201,7 +201,7 @@ def test_time_is_measured_where_the_browser_does_not_say(studio: Studio) -> None
 
 def test_gold_is_marked_and_not_told(studio: Studio) -> None:
     studio.queue.set_gold("prompt-3", {"response-3-0-by-secret-model": 1, "response-3-1-by-secret-model": 2})
-    campaigns.decide(studio.store, CAMPAIGN, Settings(gold_share=1.0))
+    campaigns.decide(studio.store, studio.name, Settings(gold_share=1.0))
     with asking(dataclasses.replace(studio, rng=random.Random(0))) as client:  # type: ignore[arg-type]
         item = client.post(NEXT).json()
         assert item["messages"][-1]["content"] == "Suggest dinner number 3." and "gold" not in str(item)
