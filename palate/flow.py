@@ -38,6 +38,7 @@ from palate.workspace import (
 
 RECIPE = "recipe.toml"
 OUTSIDE = {
+    "written": "people have written since it was made",
     "people": "people have ranked since it was made",
     "fresh": "people have ranked fresh answers since it was made",
 }

@@ -168,15 +168,24 @@ class Write(Section):
     """Where demonstrations and prompts come from."""
 
     demonstrations: tuple[str, ...]
-    """JSONL files (messages; Alpaca and Dolly columns) or "kitchen"."""
+    """JSONL files (messages; Alpaca and Dolly columns), "kitchen", or what people write in the studio ("people")."""
     prompts: tuple[str, ...] = ()
-    """JSONL files of prompts, or "kitchen"; when empty, the first user turns of the demonstrations are the prompts."""
+    """JSONL files of prompts, "kitchen" or "people"; when empty, the first user turns of the demonstrations are the
+    prompts."""
+    until: int | None = Field(None, ge=1)
+    """With people: wait until this many of their demonstrations are accepted."""
     max_demonstrations: int | None = Field(None, ge=1)
     train_prompts: int | None = Field(None, ge=1)
     dev_prompts: int = Field(200, ge=1)
     test_prompts: int = Field(500, ge=1)
     max_characters: int | None = Field(None, ge=10)
     """Longer conversations are dropped and counted; absent keeps what fits the model's context."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "people" in self.demonstrations and self.until is None:
+            raise ValueError('demonstrations = ["people"] needs until = N: how many demonstrations to wait for')
+        return self
 
 
 class Sft(Training):

@@ -192,6 +192,12 @@ class Store:
             if (include_superseded or (j.id not in gone and j.ranks)) and simulated in (None, j.simulated)
         ]
 
+    def count_prompts(self, campaign: str) -> int:
+        """How many prompts there are."""
+        query = sa.select(sa.func.count()).where(PROMPTS.c.campaign == campaign)
+        with self.reading("prompts") as connection:
+            return int(connection.execute(query).scalar_one())
+
     def count_judgements(self, campaign: str, *, simulated: bool | None = None) -> int:
         """How many judgements count: those that nothing supersedes."""
         query = sa.select(sa.func.count()).where(JUDGEMENTS.c.ranked, *standing(campaign, simulated=simulated))

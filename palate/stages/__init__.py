@@ -82,6 +82,7 @@ STAGES = (
         sections=("write", "kitchen"),
         summary="people's demonstrations and prompts, split by family into train, dev and test",
         outside=True,
+        waits=True,
     ),
     Stage(
         "sft",

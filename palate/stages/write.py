@@ -1,16 +1,21 @@
-"""People's demonstrations and prompts, from the kitchen or from files -> split by family into train, dev and test."""
+"""People's demonstrations and prompts, from the studio, files or the kitchen -> split by family: train, dev, test."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from palate import metrics
 from palate.errors import BadInput, Unsupported
-from palate.feedback import formats, split
+from palate.feedback import campaigns, formats, place, split
+from palate.feedback.demonstrations import Shelf
+from palate.feedback.store import Store, open_store
 from palate.kitchen import dialogue, knowledge
 from palate.recipe import Recipe, Write
 from palate.records import Conversation, Demonstration, Prompt, write_jsonl
@@ -21,15 +26,57 @@ from palate.workspace import Workspace
 HELD_OUT = 20
 """One in this many training families of demonstrations is kept for the held-out loss."""
 KITCHEN_DEMONSTRATIONS = 4000
+POLL_SECONDS = 2.0
+ASKED = ("kitchen", "people")
+"""Who writes for this run; every other name is a file."""
 T = TypeVar("T", Demonstration, Prompt)
 
 
 def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
-    """The files it reads, with what tells that they changed."""
+    """The files it reads, with what tells that they changed; and of people, what they have written that counts now."""
     settings = recipe.write
     assert settings is not None
-    files = (name for name in (*settings.demonstrations, *settings.prompts) if name != "kitchen")
-    return {name: formats.fingerprint(Path(name)) for name in files}
+    names = (*settings.demonstrations, *settings.prompts)
+    told = {name: formats.fingerprint(Path(name)) for name in names if name not in ASKED}
+    if "people" in names:
+        with open_store(place.store_url(recipe, workspace)) as store:
+            shelf = _shelf(store, workspace)
+            review = _reviewed(shelf)
+            prompts = store.count_prompts(shelf.campaign) if "people" in settings.prompts else 0
+            told["written"] = f"{shelf.fingerprint(review=review)}, {prompts} prompts"
+            few = shelf.count(review=review) < (settings.until or 0) or not (shelf.standing() or prompts)
+        if few and workspace.own("demonstrations"):  # a run that was moved without its store keeps what it has
+            told["written"] = workspace.manifest("demonstrations").get("outside", {}).get("written", told["written"])
+    return told
+
+
+def _shelf(store: Store, workspace: Workspace) -> Shelf:
+    """What people have written for this run."""
+    run = workspace.parent or workspace
+    return Shelf(store, place.writing(run.folder.resolve().name))
+
+
+def _reviewed(shelf: Shelf) -> bool:
+    """Whether a second person must have accepted what counts."""
+    return campaigns.settings(shelf.store, shelf.campaign).review
+
+
+def wait(recipe: Recipe, workspace: Workspace) -> None:
+    """Until as many demonstrations of people as the recipe says count. Ctrl-C loses none: they are in the store."""
+    settings = recipe.write
+    assert settings is not None
+    if settings.until is None or "people" not in settings.demonstrations:
+        return
+    spoken = ""
+    with open_store(place.store_url(recipe, workspace)) as store:
+        shelf = _shelf(store, workspace)
+        while (count := shelf.count(review=(review := _reviewed(shelf)))) < settings.until:
+            waiting = shelf.tally()["waiting"] if review else 0
+            has = f"{count} of {settings.until} demonstrations" + (f", {waiting} wait for a review" if waiting else "")
+            if has != spoken:
+                metrics.say(f"      {has}; write with `palate studio {workspace.folder}` in another terminal")
+                spoken = has
+            time.sleep(POLL_SECONDS)
 
 
 def run(recipe: Recipe, workspace: Workspace) -> None:
@@ -53,7 +100,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         return short or _count(dropped, f"{kind} too long")
 
     with workspace.publish() as folder:
-        demonstrations, prompts = _read(recipe, settings, dropped)
+        theirs, wanted = _people(recipe, settings, workspace)
+        demonstrations, prompts = _read(recipe, settings, dropped, theirs, wanted)
         kept = [d for d in demonstrations if fits(d.messages, 0, "demonstration")]
         # A prompt needs room for an answer: a quarter of the context at least.
         asked = [p for p in prompts if fits(p.messages, context // 4, "prompt")]
@@ -65,6 +113,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             "prompts": dict(Counter(p.split for p in asked)),
             "skills": dict(Counter(d.skill for d in kept).most_common(20)),
             "simulated": sum(d.simulated for d in kept),
+            "people": sum(d.id in {t.id for t in theirs} for d in kept),
             "with_answer": sum("answer" in p.extra for p in asked),
             "dropped": dict(dropped),
         }
@@ -96,10 +145,37 @@ def _refuse_empty(
             )
 
 
-def _read(recipe: Recipe, settings: Write, dropped: Counter[str]) -> tuple[list[Demonstration], list[Prompt]]:
+def _people(recipe: Recipe, settings: Write, workspace: Workspace) -> tuple[list[Demonstration], list[Prompt]]:
+    """What people wrote in the studio that counts, and the prompts they wrote, alone or at the head of an example."""
     demonstrations: list[Demonstration] = []
     prompts: list[Prompt] = []
-    files = [Path(name) for name in settings.demonstrations if name != "kitchen"]
+    if "people" in (*settings.demonstrations, *settings.prompts):
+        with open_store(place.store_url(recipe, workspace)) as store:
+            shelf = _shelf(store, workspace)
+            accepted = shelf.accepted(review=_reviewed(shelf))
+            # Families as files have them: one that was brought in from elsewhere may name its own in another way.
+            written = [dataclasses.replace(d, family=formats.family_of(d.messages)) for d in accepted]
+            if "people" in settings.demonstrations:
+                demonstrations = written
+            if "people" in settings.prompts:
+                alone = (
+                    dataclasses.replace(p, family=formats.family_of(p.messages)) for p in store.prompts(shelf.campaign)
+                )
+                prompts = _distinct([*alone, *(opening for d in written if (opening := _opening(d)))])
+    return demonstrations, prompts
+
+
+def _read(
+    recipe: Recipe,
+    settings: Write,
+    dropped: Counter[str],
+    theirs: Sequence[Demonstration],
+    wanted: Sequence[Prompt],
+) -> tuple[list[Demonstration], list[Prompt]]:
+    """theirs, wanted: what people wrote in the studio."""
+    demonstrations: list[Demonstration] = []
+    prompts: list[Prompt] = []
+    files = [Path(name) for name in settings.demonstrations if name not in ASKED]
     if "kitchen" in (*settings.demonstrations, *settings.prompts):
         assert recipe.kitchen is not None
         written, asked = dialogue.build(
@@ -115,10 +191,13 @@ def _read(recipe: Recipe, settings: Write, dropped: Counter[str]) -> tuple[list[
         if "kitchen" in settings.prompts:
             prompts += asked
     from_files = _distinct(d for path in files for d in formats.read_demonstrations(path))
-    prompt_files = [Path(name) for name in settings.prompts if name != "kitchen"]
-    others = _asked_once((p for path in prompt_files for p in formats.read_prompts(path)), dropped)
+    prompt_files = [Path(name) for name in settings.prompts if name not in ASKED]
+    asked_of = itertools.chain(wanted, (p for path in prompt_files for p in formats.read_prompts(path)))
     if not settings.prompts:
-        others = _asked_once((_first_turn(d) for d in from_files if d.messages[0].role == "user"), dropped)
+        openings = (opening for d in theirs if (opening := _opening(d)))
+        asked_of = itertools.chain(openings, (_first_turn(d) for d in from_files if d.messages[0].role == "user"))
+    others = _asked_once(asked_of, dropped)
+    from_files = _distinct([*theirs, *from_files])
     if from_files or others:
         placed = split.assign(
             (p.family for p in others), dev=settings.dev_prompts, test=settings.test_prompts, seed=recipe.seed
@@ -150,6 +229,15 @@ def _first_turn(demonstration: Demonstration) -> Prompt:
     may be about the last one, an answer above all."""
     told = demonstration.extra if len(demonstration.messages) == 2 else {}
     return formats.make_prompt(demonstration.messages[:1], demonstration.source, skill=demonstration.skill, extra=told)
+
+
+def _opening(demonstration: Demonstration) -> Prompt | None:
+    """The prompt that somebody's conversation in the studio begins with, a system message included."""
+    first = next((n for n, message in enumerate(demonstration.messages) if message.role == "user"), None)
+    if first is None:
+        return None
+    messages = demonstration.messages[: first + 1]
+    return formats.make_prompt(messages, demonstration.source, skill=demonstration.skill)
 
 
 def _asked_once(prompts: Iterable[Prompt], dropped: Counter[str]) -> list[Prompt]:

@@ -6,10 +6,15 @@ import pytest
 from tests_small import small_recipe
 
 from palate import flow
-from palate.errors import BadInput
+from palate import recipe as recipes
+from palate.errors import BadInput, RecipeError
+from palate.feedback import campaigns, demonstrations, formats, place
+from palate.feedback.campaigns import Settings
+from palate.feedback.store import open_store
 from palate.recipe import Recipe
-from palate.records import Demonstration, Prompt, read_jsonl
+from palate.records import Demonstration, Prompt, conversation, read_jsonl
 from palate.scorers.verifier import verifier
+from palate.stages import write
 from palate.workspace import Workspace
 
 Made = tuple[Recipe, Workspace]
@@ -44,11 +49,11 @@ def test_files_of_three_formats(tmp_path: Path, small_run: Made) -> None:
         ]
     workspace = write_from(tmp_path, small_run, lines)
     folder = workspace.read("demonstrations")
-    demonstrations = list(read_jsonl(folder / "demonstrations.jsonl", Demonstration))
+    kept = list(read_jsonl(folder / "demonstrations.jsonl", Demonstration))
     prompts = list(read_jsonl(folder / "prompts.jsonl", Prompt))
     assert len(prompts) == 30 and sum(p.split == "test" for p in prompts) == 4
-    assert len(demonstrations) == 22
-    assert any(d.messages[0].content == "do 1\n\nthis" for d in demonstrations) or any(
+    assert len(kept) == 22
+    assert any(d.messages[0].content == "do 1\n\nthis" for d in kept) or any(
         p.messages[0].content == "do 1\n\nthis" for p in prompts
     )
 
@@ -94,8 +99,101 @@ def test_gsm8k_is_a_file_of_demonstrations(tmp_path: Path, small_run: Made) -> N
     workspace = Workspace(tmp_path / "run", parent=small_run[1])
     flow.run_stage("write", recipe, workspace)
     prompts = list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))
-    demonstrations = list(read_jsonl(workspace.read("demonstrations") / "demonstrations.jsonl", Demonstration))
-    assert {p.split for p in prompts} == {"train", "dev", "test"} and len(prompts) > 1000 and demonstrations
+    kept = list(read_jsonl(workspace.read("demonstrations") / "demonstrations.jsonl", Demonstration))
+    assert {p.split for p in prompts} == {"train", "dev", "test"} and len(prompts) > 1000 and kept
     right = verifier("number")
-    assert right(demonstrations, [d.messages[-1].content for d in demonstrations]) == [1.0] * len(demonstrations)
+    assert right(kept, [d.messages[-1].content for d in kept]) == [1.0] * len(kept)
     assert right(prompts, ["nothing"] * len(prompts)) == [0.0] * len(prompts)
+
+
+def asks_people(tmp_path: Path, small_run: Made, *more: str) -> tuple[Recipe, Workspace]:
+    url = f'feedback.store="sqlite:///{tmp_path / "people.sqlite"}"'
+    asked = ['write.demonstrations=["people"]', "write.prompts=[]", "write.dev_prompts=2", "write.test_prompts=2"]
+    recipe = recipes.parse(recipes.dump(small_run[0]), "small", [*asked, url, *more])
+    return recipe, Workspace(tmp_path / "run", parent=small_run[1])
+
+
+def by(author: str, number: int, status: str = "waiting", answer: str = "Soup.") -> Demonstration:
+    messages = conversation(f"Dish {number}?", answer)
+    return Demonstration(id=f"{author}{number}", messages=messages, family="whatever", author=author, status=status)
+
+
+def test_people_who_write_are_waited_for(
+    tmp_path: Path, small_run: Made, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, workspace = asks_people(tmp_path, small_run, "write.until=12")
+    name = place.writing(small_run[1].folder.name)
+    turns = iter(range(100))
+
+    def people_work(seconds: float) -> None:
+        assert seconds == write.POLL_SECONDS
+        with open_store(place.store_url(recipe, workspace)) as store:
+            if (turn := next(turns)) == 0:
+                store.add_demonstrations([by("ann", n) for n in range(15)], name)
+                return
+            for id_ in [f"ann{n}" for n in range(6 * turn - 6, 6 * turn)]:
+                demonstrations.review(store, name, id_, reviewer="bob", verdict="accepted", now=0.0)
+
+    monkeypatch.setattr(write.time, "sleep", people_work)
+    assert flow.run_stage("write", recipe, workspace)
+    folder = workspace.read("demonstrations")
+    kept = list(read_jsonl(folder / "demonstrations.jsonl", Demonstration))
+    asked = list(read_jsonl(folder / "prompts.jsonl", Prompt))
+    assert len(asked) == 12 and {p.split for p in asked} == {"train", "dev", "test"}
+    assert len(kept) == 8 and {(d.author, d.reviewer, d.status) for d in kept} == {("ann", "bob", "accepted")}
+    assert not {d.family for d in kept} & {p.family for p in asked if p.split != "train"}
+    assert json.loads((folder / "report.json").read_text())["people"] == 8
+    told = capsys.readouterr().err
+    assert "0 of 12 demonstrations; write with `palate studio" in told
+    assert "0 of 12 demonstrations, 15 wait for a review" in told and "6 of 12 demonstrations, 9 wait" in told
+
+    assert not flow.run_stage("write", recipe, workspace), "what was waited for has come: nothing is stale"
+    with open_store(place.store_url(recipe, workspace)) as store:
+        demonstrations.review(store, name, "ann14", reviewer="bob", verdict="accepted", now=0.0)
+    (step,) = (step for step in flow.plan(recipe, workspace) if step.stage.name == "write")
+    assert (step.state, step.why) == ("stale", "people have written since it was made")
+    assert flow.run_stage("write", recipe, workspace)
+    (tmp_path / "people.sqlite").unlink()
+    assert not flow.run_stage("write", recipe, workspace), "who lost the store keeps what was written"
+
+
+def test_what_nobody_has_to_review_counts_at_once(tmp_path: Path, small_run: Made) -> None:
+    recipe, workspace = asks_people(tmp_path, small_run, "write.until=12")
+    with open_store(place.store_url(recipe, workspace)) as store:
+        name = place.writing(small_run[1].folder.name)
+        campaigns.decide(store, name, Settings(review=False))
+        store.add_demonstrations([by("ann", n) for n in range(13)], name)
+        demonstrations.review(store, name, "ann1", reviewer="bob", verdict="returned", comment="No.", now=0.0)
+    assert flow.run_stage("write", recipe, workspace)
+    assert len(list(read_jsonl(workspace.read("demonstrations") / "prompts.jsonl", Prompt))) == 12
+
+
+def test_people_beside_files_and_the_prompts_they_wrote(tmp_path: Path, small_run: Made) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Line {n}?", "completion": "Yes."}) + "\n" for n in range(5)))
+    recipe, workspace = asks_people(
+        tmp_path, small_run, "write.until=6", f'write.demonstrations=["people", "{path}"]', 'write.prompts=["people"]'
+    )
+    with open_store(place.store_url(recipe, workspace)) as store:
+        name = place.writing(small_run[1].folder.name)
+        alone = [formats.make_prompt(conversation(f"Alone {n}?"), "studio") for n in range(4)]
+        system = conversation("Dish 0?", "Stew.", "And 1?", "Fish.", system="Be brief.")
+        several = Demonstration(id="s", messages=system, family="x", author="ann", status="accepted")
+        store.add_prompts([*alone, formats.make_prompt(conversation("Dish 1?"), "studio")], name)
+        store.add_demonstrations([several, *(by("ann", n, "accepted") for n in range(5))], name)
+    assert flow.run_stage("write", recipe, workspace)
+    folder = workspace.read("demonstrations")
+    asked = {tuple(m.content for m in p.messages) for p in read_jsonl(folder / "prompts.jsonl", Prompt)}
+    assert asked == {
+        *((f"Alone {n}?",) for n in range(4)), *((f"Dish {n}?",) for n in range(5)), ("Be brief.", "Dish 0?"),
+    }  # fmt: skip
+    report = json.loads((folder / "report.json").read_text())
+    assert sum(report["demonstrations"].values()) > report["people"] >= 1
+    with open_store(place.store_url(recipe, workspace)) as store:
+        store.add_prompts([formats.make_prompt(conversation("One more?"), "studio")], name)
+    assert flow.run_stage("write", recipe, workspace), "another prompt makes it stale"
+
+
+def test_people_who_write_without_a_number(small_run: Made) -> None:
+    with pytest.raises(RecipeError, match="needs until = N: how many demonstrations"):
+        small_recipe('write.demonstrations=["kitchen", "people"]')
