@@ -120,6 +120,7 @@ Make = Callable[[Store], Callable[[Person, frozenset[str]], Studio]]
 def _run(folder: Path) -> tuple[str, Make]:
     recipe, workspace = flow.reopen(folder)
     wanted = recipe.rank.until if recipe.rank is not None and "people" in recipe.rank.by else None
+    written = recipe.write.until if recipe.write is not None and "people" in recipe.write.demonstrations else None
     default = Settings(overlap=recipe.rank.overlap if recipe.rank is not None else 1)
 
     def make(store: Store) -> Callable[[Person, frozenset[str]], Studio]:
@@ -127,7 +128,8 @@ def _run(folder: Path) -> tuple[str, Make]:
         asked.now()
         name = folder.resolve().name
         return lambda person, hosts: Studio(
-            store, name, asked.now, title=name, default=default, wanted=wanted, workspace=workspace,
+            store, name, asked.now, title=name, default=default, wanted=wanted,
+            demonstrations_wanted=written, workspace=workspace,
             speaker=Speaker(folder), single=person, hosts=hosts,
         )  # fmt: skip
 
