@@ -94,12 +94,11 @@ def _write(store: Store, packed: gzip.GzipFile) -> Backup:
 
 
 def _rows(connection: sa.Connection) -> Iterator[tuple[str, Row]]:
-    """(table, row) of a whole store. A column that is NULL is left out: the null of JSON is another thing."""
+    """(table, row) of a whole store."""
     for table in METADATA.sorted_tables:
-        empty = [column.is_(sa.null()).label(f"no {column.name}") for column in table.columns if column.nullable]
-        query = sa.select(table, *empty).order_by(*table.primary_key.columns)
-        for found in connection.execute(query, execution_options={"yield_per": AT_ONCE}).mappings():
-            yield table.name, {c.name: found[c.name] for c in table.columns if not found.get(f"no {c.name}")}
+        query = sa.select(table).order_by(*table.primary_key.columns)
+        for row in connection.execute(query, execution_options={"yield_per": AT_ONCE}).mappings():
+            yield table.name, dict(row)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -193,13 +192,11 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Row]]:
 def _insert(connection: sa.Connection, rows: Iterator[tuple[str, Row]], tables: sa.MetaData = METADATA) -> None:
     for name, group in groupby(rows, key=lambda row: row[0]):
         table = tables.tables[name]
-        # A value that was left out is NULL, which for a column of JSON has to be said.
-        usual = {c.name: sa.null() if isinstance(c.type, sa.JSON) else None for c in table.columns}
         some: list[Row] = []
         for _, row in group:
-            if unknown := set(row) - set(usual):
+            if unknown := set(row) - set(table.columns.keys()):
                 raise ValueError(f"{name} has no column {min(unknown)}")
-            some.append({**usual, **row})
+            some.append(row)
             if len(some) == AT_ONCE:
                 connection.execute(sa.insert(table), some)
                 some = []

@@ -61,7 +61,8 @@ def write_palate(pile: Pile) -> Iterator[Row]:
 def is_kway(row: Row) -> bool:
     """{"prompt", "responses": [text, ...], "ranks": [1, 2, ...], "annotator"}; without ranks it is to be ranked."""
     told = row.get("responses")
-    return isinstance(told, list) and all(isinstance(text, str) for text in told) and "prompt" in row
+    asked = isinstance(row.get("prompt"), str | list)
+    return asked and isinstance(told, list) and all(isinstance(text, str) for text in told)
 
 
 def read_kway(pile: Pile, row: Row) -> None:

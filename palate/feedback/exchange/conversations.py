@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,11 +11,8 @@ from palate.feedback.turns import Left, Turn, beside_of, messages_of, read_turns
 from palate.records import Conversation, Demonstration
 
 Row = Mapping[str, Any]
-ANSWERS = {
-    "answer", "answers", "chosen", "rejected", "completion", "completions", "messages", "output", "outputs", "ranks",
-    "response", "responses", "text",
-}  # fmt: skip
-"""Keys that hold answers. A row with one of them is no bare prompt."""
+ANSWERS = re.compile(r"(answer|response|completion|output|chosen|rejected|messages|text|ranks)|.*\.responses")
+"""Keys that hold answers, response_a and answers among them. A row with one of them is no bare prompt."""
 
 
 def rest(row: Row, *used: str) -> Extra:
@@ -36,11 +34,8 @@ def one_question(messages: Conversation) -> bool:
 
 def demonstrations(pile: Pile) -> Iterator[Demonstration]:
     """Those a model should learn from; what was not accepted is counted and left out."""
-    gone = {d.supersedes for d in pile.demonstrations.values() if d.supersedes}
     for record in pile.demonstrations.values():
-        if record.id in gone:
-            pile.dropped["a demonstration that was written again"] += 1
-        elif record.status != "accepted":
+        if record.status != "accepted":
             pile.dropped[f"a demonstration that is {record.status}"] += 1
         else:
             yield record
@@ -155,7 +150,7 @@ def write_completion_text(pile: Pile) -> Iterator[Row]:
 
 def is_prompt(row: Row) -> bool:
     """{"prompt"}, a list of messages, without an answer."""
-    return isinstance(row.get("prompt"), list) and not ANSWERS & set(row)
+    return isinstance(row.get("prompt"), list) and not any(ANSWERS.match(key) for key in row)
 
 
 def read_prompt(pile: Pile, row: Row) -> None:
@@ -176,7 +171,7 @@ def write_prompt(pile: Pile) -> Iterator[Row]:
 
 def is_prompt_text(row: Row) -> bool:
     """{"prompt"}, a text, without an answer."""
-    return isinstance(row.get("prompt"), str) and not ANSWERS & set(row)
+    return isinstance(row.get("prompt"), str) and not any(ANSWERS.match(key) for key in row)
 
 
 def read_prompt_text(pile: Pile, row: Row) -> None:

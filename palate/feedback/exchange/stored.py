@@ -13,9 +13,11 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
+from palate.feedback.campaigns import settings
+from palate.feedback.demonstrations import ACCEPTED, Shelf
 from palate.feedback.exchange.pile import Pile, details, from_file
-from palate.feedback.store import Store, _add, append_judgements
-from palate.feedback.tables import AUDIT, DEMONSTRATIONS, PROMPTS, RESPONSES, REVIEWS
+from palate.feedback.store import Store, _add, append_demonstrations, append_judgements
+from palate.feedback.tables import AUDIT, PROMPTS, RESPONSES
 from palate.records import Demonstration, Judgement
 
 T = TypeVar("T")
@@ -39,8 +41,7 @@ def keep(store: Store, pile: Pile, campaign: str, advance: Callable[[int], None]
     with store.writing() as connection:
         demonstrations = prompts = responses = judgements = 0
         for some in _parts(list(pile.demonstrations.values()), advance):
-            rows = [(d, {"author": d.author, "supersedes": d.supersedes}) for d in some]
-            demonstrations += _add(connection, DEMONSTRATIONS, campaign, rows)
+            demonstrations += append_demonstrations(connection, some, campaign)
         for some_prompts in _parts(list(pile.prompts.values()), advance):
             prompts += _add(connection, PROMPTS, campaign, [(prompt, {}) for prompt in some_prompts])
         for some_answers in _parts(list(pile.responses.values()), advance):
@@ -88,12 +89,16 @@ def _standing(pile: Pile, every: Sequence[Judgement], name: str, *, simulated: b
 
 
 def _reviewed(store: Store, campaign: str, records: dict[str, Demonstration]) -> dict[str, Demonstration]:
-    """The same with what the last review of each said."""
-    query = sa.select(REVIEWS.c.demonstration_id, REVIEWS.c.verdict)
-    with store.reading("reviews") as connection:
-        told = connection.execute(query.where(REVIEWS.c.campaign == campaign).order_by(REVIEWS.c.number)).all()
-    last = {row.demonstration_id: row.verdict for row in told}
-    return {id_: dataclasses.replace(d, status=last.get(id_, d.status)) for id_, d in records.items()}
+    """The same with what holds of each now, after reviews; what a run may learn from is accepted."""
+    review = settings(store, campaign).review
+    standing = Shelf(store, campaign).standing()
+    found = {}
+    for id_, record in records.items():
+        now = standing.get(id_)
+        status = "written again" if now is None else ACCEPTED if now.counts(review=review) else now.status
+        reviewer = now.reviewer if now is not None else record.reviewer
+        found[id_] = dataclasses.replace(record, status=status, reviewer=reviewer)
+    return found
 
 
 # --- pseudonyms ------------------------------------------------------------------------------------------------------
