@@ -19,6 +19,8 @@ from palate.feedback.people import Person
 from palate.feedback.queue import Queue
 from palate.feedback.store import Store
 from palate.records import Message
+from palate.studio.background import Background
+from palate.studio.effects import Effects
 from palate.studio.turns import Turns
 from palate.workspace import Workspace
 
@@ -58,6 +60,9 @@ class Studio:
     """How many demonstrations the run waits for."""
     workspace: Workspace | None = None
     speaker: Speaker | None = None
+    effects: Effects | None = None
+    background: Background = field(default_factory=Background, compare=False)
+    """Where figures are computed."""
     turns: Turns = field(default_factory=Turns, compare=False)
     """Who speaks to a model waits here for it."""
     single: Person | None = None
