@@ -109,7 +109,8 @@ def read_transcript(text: str) -> list[Turn]:
 
 
 def write_transcript(turns: Sequence[Turn]) -> str:
-    """What `read_transcript` read. Raises Left for turns that such a text cannot hold."""
+    """What `read_transcript` read. White space around a turn is written, and will be read as none of its text. Raises
+    Left for turns that such a text cannot hold."""
     text = ""
     for turn in turns:
         if turn.message.role not in SPEAKERS:
@@ -117,8 +118,9 @@ def write_transcript(turns: Sequence[Turn]) -> str:
         before, after = turn.beside.get("space", (" ", ""))
         opening = turn.beside.get("opening", "")
         text += f"{opening}\n\n{SPEAKERS[turn.message.role]}:{before}{turn.message.content}{after}"
-    if [turn.message for turn in read_transcript(text)] != [turn.message for turn in turns]:
-        raise Left('white space around a turn, or "\\n\\nHuman:" inside one, which would be read as a new turn')
+    told = [(turn.message.role, turn.message.content) for turn in read_transcript(text)]
+    if told != [(turn.message.role, turn.message.content.strip()) for turn in turns]:
+        raise Left('"\\n\\nHuman:" or "\\n\\nAssistant:" inside a turn, which would be read as a new turn')
     return text
 
 
