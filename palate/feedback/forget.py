@@ -11,6 +11,7 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from palate.errors import BadInput, PalateError
+from palate.feedback import place
 from palate.feedback.people import note
 from palate.feedback.store import SOME, Store, given
 from palate.feedback.tables import (
@@ -93,8 +94,8 @@ class _Artifact:
 
 def _artifacts(run: Path) -> Iterator[_Artifact]:
     controls = sorted(path for path in (run / CONTROLS).glob("*") if path.is_dir())
-    for place in (run, *controls):
-        workspace = Workspace(place)
+    for here in (run, *controls):
+        workspace = Workspace(here)
         for name in FOLDERS:
             if not workspace.own(name):
                 continue
@@ -212,6 +213,9 @@ def forget(store: Store, name: str, *, now: float) -> dict[str, int]:
         connection.execute(sa.update(INVITES).where(INVITES.c.used_by == name).values(used_by=""))
         _unname(connection, name)
         for campaign, ids in judged.items():
+            if place.is_chats(campaign):
+                for table, count in _said(connection, campaign, ids).items():
+                    gone[table] += count
             for part in _parts(ids):
                 connection.execute(
                     sa.update(ITEMS)
@@ -219,6 +223,19 @@ def forget(store: Store, name: str, *, now: float) -> dict[str, int]:
                     .values(given=given(campaign, ITEMS.c.prompt_id))
                 )
         note(connection, name, "deleted their data", at=now, **gone)
+    return gone
+
+
+def _said(connection: sa.Connection, campaign: str, ids: Iterable[str]) -> dict[str, int]:
+    """Of a chat the question is what a person said; it goes, with its answers, where nobody else said the same."""
+    gone = {"prompts": 0, "responses": 0}
+    for part in _parts(ids):
+        judged = sa.select(JUDGEMENTS.c.prompt_id).where(
+            JUDGEMENTS.c.campaign == campaign, JUDGEMENTS.c.prompt_id.in_(part)
+        )
+        theirs = sorted(set(part) - set(connection.execute(judged).scalars()))
+        for table, column in ((PROMPTS, PROMPTS.c.id), (RESPONSES, RESPONSES.c.prompt_id)):
+            gone[table.name] += _delete(connection, table, sa.and_(table.c.campaign == campaign, column.in_(theirs)))
     return gone
 
 

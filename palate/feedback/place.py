@@ -33,3 +33,8 @@ def writing(name: str) -> str:
 def chats(name: str) -> str:
     """The campaign of the answers that people judged while they chatted with the models of the run of this name."""
     return f"{name}:chat"
+
+
+def is_chats(campaign: str) -> bool:
+    """Whether `chats` gave this name."""
+    return campaign.endswith(":chat")

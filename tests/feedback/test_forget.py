@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from palate.errors import BadInput
-from palate.feedback import demonstrations, forget
+from palate.feedback import demonstrations, forget, place
 from palate.feedback.campaigns import Settings, write_guidelines
 from palate.feedback.people import People, log
 from palate.feedback.queue import Queue
@@ -132,12 +133,31 @@ def test_a_version_of_another_replaces_what_the_one_that_goes_replaced(store: St
     messages = conversation("Say it.", WORDS)
     mended = demonstrations.review(store, "c:write", "d1", reviewer="bob", verdict="accepted", now=1.0, mended=messages)
     store.add_demonstrations([written("ann", "d3", supersedes=mended), written("ann", "d4")], "c:write")
+    imported = dataclasses.replace(written("ann", "d5"), status="accepted", reviewer="bob", extra={"more": 1})
+    store.add_demonstrations([imported], "c:write")
     demonstrations.review(store, "c:write", "d4", reviewer="bob", verdict="accepted", now=1.0)
-    assert set(demonstrations.Shelf(store, "c:write").standing()) == {"d3", "d4"}
+    assert set(demonstrations.Shelf(store, "c:write").standing()) == {"d3", "d4", "d5"}
     forget.forget(store, "bob", now=5.0)
     standing = demonstrations.Shelf(store, "c:write").standing()
-    assert set(standing) == {"d3", "d4"} and standing["d4"].status == "accepted"
+    assert set(standing) == {"d3", "d4", "d5"}
+    assert [standing[id_].status for id_ in ("d4", "d5")] == ["accepted", "accepted"]
+    assert store.demonstrations("c:write")[-1] == dataclasses.replace(imported, reviewer="")
     assert WORDS not in everything(store) and "'bob'" not in str(store.demonstrations("c:write"))
+
+
+def test_what_a_person_asked_in_a_chat_goes_unless_somebody_else_asked_the_same(store: Store) -> None:
+    campaign = place.chats("c")
+    prompts = [Prompt(id=f"p{n}", messages=conversation(f"{WORDS} {n}?"), family=str(n)) for n in range(3)]
+    store.add_prompts(prompts, campaign)
+    store.add_responses(
+        [Response(id=f"{p.id}{r}", prompt_id=p.id, text=f"{p.id} {r}") for p in prompts for r in "ab"], campaign
+    )
+    store.add_judgements([judged("bob", 0), judged("bob", 1), judged("ann", 1), judged("ann", 2)], campaign)
+    gone = forget.forget(store, "bob", now=5.0)
+    assert (gone["prompts"], gone["responses"]) == (1, 2)
+    assert [p.id for p in store.prompts(campaign)] == ["p1", "p2"]
+    assert [r.id for r in store.responses(campaign)] == ["p1a", "p1b", "p2a", "p2b"]
+    assert len(store.prompts("c")) == 3 and len(store.judgements(campaign)) == 2
 
 
 def test_all_of_it_or_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
