@@ -214,8 +214,8 @@ def forget(store: Store, name: str, *, now: float) -> dict[str, int]:
         _unname(connection, name)
         for campaign, ids in judged.items():
             if place.is_chats(campaign):
-                for table, count in _said(connection, campaign, ids).items():
-                    gone[table] += count
+                for what, count in _said(connection, campaign, ids).items():
+                    gone[what] += count
             for part in _parts(ids):
                 connection.execute(
                     sa.update(ITEMS)

@@ -35,13 +35,12 @@ def build(studio: Studio) -> FastAPI:
         app.include_router(router)
     folder = resources.files("palate.studio").joinpath("static")
     app.mount("/static", Kept(directory=Path(str(folder))), name="static")
-    app.add_middleware(Doors, studio=studio)
+    app.add_middleware(Doors, studio=studio, failed=_failed)
     app.add_exception_handler(HTTPException, _told)
     app.add_exception_handler(404, _told)
     app.add_exception_handler(405, _told)
     app.add_exception_handler(PalateError, _mended)
     app.add_exception_handler(RequestValidationError, _unreadable)
-    app.add_exception_handler(500, _failed)
     return app
 
 

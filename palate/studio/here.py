@@ -15,12 +15,13 @@ from fastapi import Depends, HTTPException, Request
 
 from palate.feedback import campaigns, place
 from palate.feedback.campaigns import Guidelines, Settings
-from palate.feedback.people import Person
+from palate.feedback.people import People, Person
 from palate.feedback.queue import Queue
 from palate.feedback.store import Store
 from palate.records import Message
 from palate.studio.background import Background
 from palate.studio.effects import Effects
+from palate.studio.limits import Limits
 from palate.studio.turns import Turns
 from palate.workspace import Workspace
 
@@ -71,6 +72,8 @@ class Studio:
     """https://... where the studio stands behind a proxy; empty where people come directly."""
     hosts: frozenset[str] = frozenset()
     """What a request's Host may be."""
+    limits: Limits = field(default_factory=Limits, compare=False)
+    """How often one may come."""
     now: Callable[[], float] = time.time
     rng: random.Random = field(default_factory=random.SystemRandom)
 
@@ -78,6 +81,11 @@ class Studio:
     def campaign(self) -> str:
         """Whose answers are ranked now."""
         return self.asking()
+
+    @property
+    def people(self) -> People:
+        """Who may come in, where people log in."""
+        return People(self.store, self.now)
 
     @property
     def queue(self) -> Queue:
