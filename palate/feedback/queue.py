@@ -170,7 +170,7 @@ class Queue:
             .limit(1)
         )
         row = connection.execute(query).one_or_none()
-        return _lease(row) if row is not None else None
+        return lease_of(row) if row is not None else None
 
     def _next(
         self,
@@ -227,7 +227,7 @@ class Queue:
         query = sa.select(LEASES).where(LEASES.c.campaign == self.campaign, LEASES.c.id == id_)
         with self.store.reading("leases") as connection:
             row = connection.execute(query).one_or_none()
-        return _lease(row) if row is not None else None
+        return lease_of(row) if row is not None else None
 
     def renew(self, id_: str, settings: Settings, *, now: float) -> None:
         """Whoever is still at it keeps it."""
@@ -242,6 +242,15 @@ class Queue:
         """Give a prompt back."""
         with self.store.writing() as connection:
             connection.execute(sa.delete(LEASES).where(LEASES.c.campaign == self.campaign, LEASES.c.id == id_))
+
+    def expire(self, id_: str, *, now: float) -> None:
+        """Let others have a prompt that somebody holds. What that person hands in later is kept, as what is late is."""
+        with self.store.writing() as connection:
+            connection.execute(
+                sa.update(LEASES)
+                .where(LEASES.c.campaign == self.campaign, LEASES.c.id == id_, LEASES.c.expires_at > now)
+                .values(expires_at=now)
+            )
 
     def progress(self, settings: Settings, *, now: float) -> Progress:
         """How far the campaign is; gold items, which everybody gets, are not in it."""
@@ -283,7 +292,8 @@ class Queue:
             return {prompt_id: dict(ranks) for prompt_id, ranks in connection.execute(query)}
 
 
-def _lease(row: Any) -> Lease:
+def lease_of(row: Any) -> Lease:
+    """A row of LEASES."""
     return Lease(row.id, row.prompt_id, row.annotator, tuple(row.presented), row.created_at, row.expires_at)
 
 

@@ -1,0 +1,179 @@
+"""The queue as whoever leads a campaign looks at it: every prompt with how far it is, who holds what, and what nobody
+could rank."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from palate.feedback.queue import Lease, lease_of
+from palate.feedback.store import Store, standing
+from palate.feedback.tables import ITEMS, JUDGEMENTS, LEASES, PROMPTS
+from palate.records import Prompt
+
+Show = Literal["all", "open", "begun", "enough", "gold", "unrankable"]
+"""Which items: those that lack judgements; those of them that have some; that have enough; whose right order is known;
+that somebody could not rank."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt of the queue."""
+
+    number: int
+    """Names it in addresses: a prompt's id may be anything."""
+    prompt: Prompt
+    arm: str
+    unsure: float | None
+    """How unsure the reward model is, 0 to 0.693 (nats)."""
+    gold: dict[str, int] | None
+    given: int
+    held: int
+    """How many people have it in front of them now."""
+    unrankable: int
+    """How many people could not rank it."""
+
+
+@dataclass(frozen=True)
+class Unrankable:
+    """What one person said who could not rank the answers to a prompt."""
+
+    number: int
+    prompt: Prompt
+    annotator: str
+    reason: str
+    rationale: str
+    created_at: str
+
+
+def rows(
+    store: Store, campaign: str, overlap: int, *, show: Show, find: str, start: int, count: int, now: float
+) -> tuple[int, list[Row]]:
+    """(how many items of this kind there are, `count` of them from the `start`th on in the order they were laid). find:
+    what their prompt holds."""
+    which = [ITEMS.c.campaign == campaign, *_which(show, campaign, overlap)]
+    if find:
+        which.append(ITEMS.c.prompt_id.in_(_holding(campaign, find)))
+    columns = _columns(campaign, now)
+    with store.reading("items") as connection:
+        total = connection.execute(sa.select(sa.func.count()).select_from(ITEMS).where(*which)).scalar_one()
+        query = sa.select(*columns).where(*which).order_by(ITEMS.c.place, ITEMS.c.number).offset(start).limit(count)
+        found = connection.execute(query).all()
+        prompts = _prompts(connection, campaign, [row.prompt_id for row in found])
+    return int(total), [_row(row, prompts[row.prompt_id]) for row in found]
+
+
+def row(store: Store, campaign: str, number: int, *, now: float) -> Row | None:
+    """One item by its number, None where the campaign has no such one."""
+    query = sa.select(*_columns(campaign, now)).where(ITEMS.c.campaign == campaign, ITEMS.c.number == number)
+    with store.reading("items") as connection:
+        found = connection.execute(query).one_or_none()
+        if found is None:
+            return None
+        return _row(found, _prompts(connection, campaign, [found.prompt_id])[found.prompt_id])
+
+
+def held(store: Store, campaign: str, *, now: float) -> list[tuple[Lease, int, Prompt]]:
+    """Every prompt that lies in front of somebody, with the number of its item, the first to be free first."""
+    query = (
+        sa.select(LEASES, ITEMS.c.number.label("item"))
+        .join(ITEMS, sa.and_(ITEMS.c.campaign == LEASES.c.campaign, ITEMS.c.prompt_id == LEASES.c.prompt_id))
+        .where(LEASES.c.campaign == campaign, LEASES.c.expires_at > now)
+        .order_by(LEASES.c.expires_at)
+    )
+    with store.reading("leases") as connection:
+        found = connection.execute(query).all()
+        prompts = _prompts(connection, campaign, [row.prompt_id for row in found])
+    return [(lease_of(row), row.item, prompts[row.prompt_id]) for row in found]
+
+
+def unrankable(store: Store, campaign: str, *, most: int) -> list[Unrankable]:
+    """What people could not rank and why, the newest first."""
+    query = (
+        sa.select(JUDGEMENTS.c.record, ITEMS.c.number.label("item"))
+        .join(ITEMS, sa.and_(ITEMS.c.campaign == JUDGEMENTS.c.campaign, ITEMS.c.prompt_id == JUDGEMENTS.c.prompt_id))
+        .where(*_could_not(campaign))
+        .order_by(JUDGEMENTS.c.number.desc())
+        .limit(most)
+    )
+    with store.reading("judgements") as connection:
+        found = connection.execute(query).all()
+        prompts = _prompts(connection, campaign, [row.record["prompt_id"] for row in found])
+    return [
+        Unrankable(
+            number=row.item,
+            prompt=prompts[row.record["prompt_id"]],
+            annotator=row.record["annotator"],
+            reason=row.record.get("cannot_rank", ""),
+            rationale=row.record.get("rationale", ""),
+            created_at=row.record.get("created_at", ""),
+        )
+        for row in found
+    ]
+
+
+def _could_not(campaign: str) -> list[sa.ColumnElement[bool]]:
+    """Which judgements say that somebody could not rank: a withdrawn one has no order either, but supersedes one."""
+    reason = JUDGEMENTS.c.record["cannot_rank"].as_string()
+    return [~JUDGEMENTS.c.ranked, reason != "", *standing(campaign, simulated=False)]
+
+
+def _which(show: Show, campaign: str, overlap: int) -> list[sa.ColumnElement[bool]]:
+    asked = ITEMS.c.gold.is_(None)
+    if show == "open":
+        return [asked, ITEMS.c.given < overlap]
+    if show == "begun":
+        return [asked, ITEMS.c.given < overlap, ITEMS.c.given > 0]
+    if show == "enough":
+        return [asked, ITEMS.c.given >= overlap]
+    if show == "gold":
+        return [ITEMS.c.gold.is_not(None)]
+    if show == "unrankable":
+        return [ITEMS.c.prompt_id.in_(sa.select(JUDGEMENTS.c.prompt_id).where(*_could_not(campaign)))]
+    return []
+
+
+def _holding(campaign: str, text: str) -> sa.Select[tuple[str]]:
+    """Ids of the prompts whose record holds `text`, in small letters and large. Records are stored as JSON, which
+    writes letters that are not of English as escapes: of those, large ones are found by large ones alone."""
+    as_text = sa.func.lower(sa.cast(PROMPTS.c.record, sa.Text))
+    spelt = {json.dumps(one)[1:-1].lower() for one in (text, text.lower())}
+    holds = [as_text.contains(one, autoescape=True) for one in sorted(spelt)]
+    return sa.select(PROMPTS.c.id).where(PROMPTS.c.campaign == campaign, sa.or_(*holds))
+
+
+def _columns(campaign: str, now: float) -> list[Any]:
+    in_hand = (
+        sa.select(sa.func.count())
+        .where(LEASES.c.campaign == campaign, LEASES.c.prompt_id == ITEMS.c.prompt_id, LEASES.c.expires_at > now)
+        .correlate(ITEMS)
+        .scalar_subquery()
+    )
+    could_not = (
+        sa.select(sa.func.count())
+        .where(JUDGEMENTS.c.prompt_id == ITEMS.c.prompt_id, *_could_not(campaign))
+        .correlate(ITEMS)
+        .scalar_subquery()
+    )
+    return [ITEMS, in_hand.label("held"), could_not.label("unrankable")]
+
+
+def _prompts(connection: sa.Connection, campaign: str, ids: list[str]) -> dict[str, Prompt]:
+    query = sa.select(PROMPTS.c.id, PROMPTS.c.record).where(PROMPTS.c.campaign == campaign, PROMPTS.c.id.in_(ids))
+    return {row.id: Prompt.from_json(row.record) for row in connection.execute(query)}
+
+
+def _row(found: Any, prompt: Prompt) -> Row:
+    return Row(
+        number=found.number,
+        prompt=prompt,
+        arm=found.arm,
+        unsure=found.unsure,
+        gold=dict(found.gold) if found.gold else None,
+        given=found.given,
+        held=found.held,
+        unrankable=found.unrankable,
+    )
