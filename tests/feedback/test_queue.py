@@ -85,6 +85,14 @@ def test_what_lies_in_front_of_somebody_counts_like_a_judgement(store: Store) ->
     assert ask("eve") is None, "two people are at each"
 
 
+def test_what_is_begun_is_brought_to_an_end_first(store: Store) -> None:
+    queue = laid(store, 3)
+    ask = Asked(queue, overlap=2)
+    later = ask.one("ann", skipped=("p0", "p1"))
+    judge(queue, later)
+    assert later.prompt_id == "p2" and ask.one("ben").prompt_id == "p2"
+
+
 def test_a_lease_that_expired_is_free_and_its_judgement_is_an_extra_one(store: Store) -> None:
     queue = laid(store, 1)
     ask = Asked(queue, overlap=1, lease_minutes=30)
