@@ -1,0 +1,115 @@
+"""Every page, light and dark, on a phone and on a wide screen: nothing in the console, nothing cut, and axe-core finds
+nothing serious (WCAG 2.2 A and AA, and what it calls best practice)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from fastapi.routing import APIRoute
+from playwright.sync_api import Browser
+from tests_browser import Served, browsing, items, needs_browser, opened, serving
+from tests_hostile import CORPUS
+
+from palate.recipe import Recipe
+from palate.studio.app import ROUTERS
+from palate.workspace import Workspace
+
+pytestmark = [pytest.mark.slow, needs_browser]
+SERIOUS = ("serious", "critical")
+ACTS = "script, iframe, img, svg, form, input, style, object, [style], [onerror], [onclick]"
+"""What may not be in an answer."""
+NO_PAGES = {"/guidelines/text", "/report/frame", "/logout"}
+
+
+def pages() -> list[str]:
+    """The addresses of all pages that can be opened just so."""
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    found = {r.path for r in routes if "GET" in r.methods and "{" not in r.path and not r.path.startswith("/api/v1")}
+    return sorted(found - NO_PAGES)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with browsing() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def file_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving(items(tmp_path_factory.mktemp("pages") / "dinner.jsonl")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def run_studio(small_run: tuple[Recipe, Workspace]) -> Iterator[Served]:
+    with serving(small_run[1].folder) as found:
+        yield found
+
+
+@pytest.mark.parametrize("path", pages())
+@pytest.mark.parametrize("of", ["file_studio", "run_studio"])
+def test_a_page(path: str, of: str, browser: Browser, request: pytest.FixtureRequest) -> None:
+    served: Served = request.getfixturevalue(of)
+    for scheme, width in itertools.product(("light", "dark"), (390, 1280)):
+        size = {"width": width, "height": 800}
+        with opened(browser, served.url + path, color_scheme=scheme, viewport=size) as page:
+            page.wait_for_load_state("networkidle") if path != "/see" else page.wait_for_timeout(800)
+            assert page.locator("h1").count() == 1, "a page has one heading of the first level"
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+                f"{width} px: something sticks out"
+            )
+        if width == 1280:  # axe's own script is what our policy is there to stop
+            with opened(
+                browser, served.url + path, color_scheme=scheme, viewport=size, bypass_csp=True, reduced_motion="reduce"
+            ) as page:
+                page.wait_for_timeout(300)
+                found = [v for v in Axe().run(page).response["violations"] if v["impact"] in SERIOUS]
+                told = [(v["id"], [node["target"] for node in v["nodes"]][:3]) for v in found]
+                assert told == [], f"{scheme}: {told}"
+
+
+def test_the_first_page_says_what_to_do(browser: Browser, file_studio: Served) -> None:
+    with opened(browser, file_studio.url) as page:
+        page.get_by_role("link", name="Rank answers").click()
+        page.wait_for_selector("form#rank")
+
+
+def test_guidelines_and_keys_are_one_key_away(browser: Browser, file_studio: Served) -> None:
+    with opened(browser, f"{file_studio.url}/rank") as page:
+        page.wait_for_selector("form#rank[data-ready]")
+        page.keyboard.press("h")
+        page.get_by_role("dialog", name="Guidelines").get_by_text("Length is not quality").wait_for()
+        page.keyboard.press("Escape")
+        page.keyboard.press("?")
+        page.get_by_role("dialog", name="Keys").get_by_text("the best answer, then the next best").wait_for()
+
+
+def test_the_theme_is_remembered(browser: Browser, file_studio: Served) -> None:
+    with opened(browser, file_studio.url, color_scheme="light") as page:
+        page.get_by_role("button", name="Light or dark").click()
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+        page.reload()
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 20, 18)"
+
+
+def test_hostile_answers_run_in_no_page(browser: Browser, tmp_path: Path) -> None:
+    """Whatever a model says is text. `alert` would be noticed, and so would a request to anywhere else."""
+    path = tmp_path / "hostile.jsonl"
+    lines = [{"prompt": text, "responses": [text, text + " again"]} for text in CORPUS]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with serving(path) as served, opened(browser, f"{served.url}/rank") as page:
+        page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+        page.on("request", lambda asked: None if asked.url.startswith(served.url) else pytest.fail(asked.url))
+        for _ in CORPUS:
+            page.wait_for_selector("form#rank[data-ready]")
+            assert page.evaluate("window.hacked") is None
+            found = page.locator(".answer .text, .asked .prose").locator(ACTS)
+            assert found.count() == 0
+            page.keyboard.press("1")
+            with page.expect_navigation():
+                page.keyboard.press("Enter")
