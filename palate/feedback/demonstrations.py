@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from palate.errors import BadInput
 from palate.feedback.store import SOME, Store, append_demonstrations
 from palate.feedback.tables import DEMONSTRATIONS, LEASES, PROMPTS, REVIEWS
-from palate.records import Conversation, Demonstration, Prompt, stable_id
+from palate.records import Conversation, Demonstration, stable_id
 
 WAITING, ACCEPTED, RETURNED, REJECTED, WITHDRAWN = "waiting", "accepted", "returned", "rejected", "withdrawn"
 VERDICTS = (ACCEPTED, RETURNED, REJECTED)
@@ -40,6 +40,7 @@ class Standing:
     comment: str
     prompt_id: str
     """Of what it answers; empty where it is not known."""
+    skill: str
 
     def counts(self, *, review: bool) -> bool:
         """Whether a run may learn from it. review: whether a second person must accept it first."""
@@ -87,6 +88,7 @@ class Shelf:
         told = {
             "status": record["status"].as_string(),
             "reviewer": record["reviewer"].as_string(),
+            "skill": record["skill"].as_string(),
             "prompt_id": record[("extra", "prompt_id")].as_string(),
         }
         columns = (DEMONSTRATIONS.c.number, DEMONSTRATIONS.c.id, DEMONSTRATIONS.c.author, DEMONSTRATIONS.c.supersedes)
@@ -125,6 +127,7 @@ class Shelf:
             reviewer=review.reviewer if review else row.reviewer or "",
             comment=review.comment if review else "",
             prompt_id=row.prompt_id or "",
+            skill=row.skill or "",
         )
 
     # --- questions -----------------------------------------------------------------------------------------------
@@ -155,14 +158,17 @@ class Shelf:
         gone = (REJECTED, WITHDRAWN)
         return {one.prompt_id for one in self.standing().values() if one.prompt_id and one.status not in gone}
 
-    def unanswered(self, most: int) -> list[Prompt]:
-        """The oldest prompts that nobody answered."""
+    def unanswered(self) -> list[str]:
+        """The ids of the prompts that nobody answered, the oldest first."""
         answered = self.answered()
         ids = sa.select(PROMPTS.c.id).where(PROMPTS.c.campaign == self.campaign).order_by(PROMPTS.c.number)
         with self.store.reading("prompts") as connection:
-            wanted = [id_ for id_ in connection.execute(ids).scalars() if id_ not in answered][:most]
-        found = (self.store.prompt(id_, self.campaign) for id_ in wanted)
-        return [prompt for prompt in found if prompt is not None]
+            return [id_ for id_ in connection.execute(ids).scalars() if id_ not in answered]
+
+    def skills(self) -> list[str]:
+        """The skills that were named, the most frequent first."""
+        named = Counter(one.skill for one in self.standing().values() if one.skill)
+        return [skill for skill, _ in named.most_common()]
 
     def records(self, ids: Iterable[str]) -> dict[str, Demonstration]:
         """Id -> the demonstration with what was said of it: `status` and `reviewer` are those that hold now."""

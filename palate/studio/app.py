@@ -12,12 +12,22 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from palate.errors import BadInput, PalateError
-from palate.studio import drafts, guidelines, home, rank, reference
+from palate.studio import chat, compose, drafts, guidelines, home, rank, reference, review, write
 from palate.studio.doors import Doors
 from palate.studio.here import Studio
 from palate.studio.pages import page
 
-ROUTERS = (home.router, guidelines.router, drafts.router, rank.router, reference.router)
+ROUTERS = (
+    home.router,
+    guidelines.router,
+    drafts.router,
+    rank.router,
+    chat.router,
+    reference.router,
+    write.router,
+    compose.router,
+    review.router,
+)
 
 
 def build(studio: Studio) -> FastAPI:

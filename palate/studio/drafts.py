@@ -33,6 +33,17 @@ def read(studio: Studio, account: str, key: str) -> Draft | None:
     return Draft(content=row.content, updated_at=row.updated_at) if row is not None else None
 
 
+def begun(studio: Studio, account: str, prefix: str) -> dict[str, Draft]:
+    """Somebody's drafts whose keys begin with `prefix`, the newest first."""
+    query = (
+        sa.select(DRAFTS)
+        .where(DRAFTS.c.account == account, DRAFTS.c.key.startswith(prefix, autoescape=True))
+        .order_by(DRAFTS.c.updated_at.desc())
+    )
+    with studio.store.reading("drafts") as connection:
+        return {row.key: Draft(content=row.content, updated_at=row.updated_at) for row in connection.execute(query)}
+
+
 def keep(studio: Studio, account: str, key: str, content: dict[str, Any]) -> Draft:
     """Keep it in place of what was there."""
     made = Draft(content=content, updated_at=studio.now())
