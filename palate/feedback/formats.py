@@ -26,7 +26,21 @@ from pathlib import Path
 from typing import Any
 
 from palate.errors import BadInput
-from palate.feedback.turns import ROLES, Left, Turn, competition, messages_of, parting, read_transcript, read_turns
+from palate.feedback.turns import (
+    ROLES,
+    Left,
+    competition,
+    history_of,
+    messages_of,
+    outputs_of,
+    parting,
+    rank_of,
+    read_transcript,
+    read_turns,
+    replies_of,
+    text_of,
+    votes_of,
+)
 from palate.records import (
     Conversation,
     Demonstration,
@@ -215,17 +229,17 @@ def _conversation(row: Row) -> tuple[Conversation, set[str]]:
         return _turns(row["conversations"], "from", "value"), {"conversations"}
     if "instruction" in row:
         answer = "response" if "response" in row else "output"
-        beside = next((_text(row, key) for key in ("context", "input") if row.get(key)), "")
-        question = f"{_text(row, 'instruction')}\n\n{beside}".strip()
+        beside = next((text_of(row, key) for key in ("context", "input") if row.get(key)), "")
+        question = f"{text_of(row, 'instruction')}\n\n{beside}".strip()
         used = {"instruction", "context", "input", answer, "category"}
-        return _pair(question, _text(row, answer)), used
+        return _pair(question, text_of(row, answer)), used
     if "prompt" in row and "completion" in row:
         if isinstance(row["prompt"], str):
-            return _pair(row["prompt"], _text(row, "completion")), {"prompt", "completion"}
+            return _pair(row["prompt"], text_of(row, "completion")), {"prompt", "completion"}
         before, after = (_turns(row[key], "role", "content") for key in ("prompt", "completion"))
         return before + after, {"prompt", "completion"}
     if "question" in row and "answer" in row:
-        return _pair(_text(row, "question"), _text(row, "answer")), {"question", "answer"}
+        return _pair(text_of(row, "question"), text_of(row, "answer")), {"question", "answer"}
     raise ValueError(f"keys {', '.join(sorted(row))}")
 
 
@@ -236,12 +250,6 @@ def _right(row: Row) -> dict[str, Any]:
     if answer is None:
         return {}
     return {"answer": answer.rpartition("####")[2].strip() if "question" in row and isinstance(answer, str) else answer}
-
-
-def _text(row: Row, key: str) -> str:
-    if not isinstance(row.get(key), str):
-        raise ValueError(f"{key} is no text")
-    return str(row[key])
 
 
 def _turns(turns: Any, role: str, content: str) -> Conversation:
@@ -263,7 +271,7 @@ def read_prompts(path: Path) -> Iterator[Prompt]:
             if key == "messages" or (key == "prompt" and not isinstance(row[key], str)):
                 messages = _turns(row[key], "role", "content")
             else:
-                messages = (Message(role="user", content=_text(row, key)),)
+                messages = (Message(role="user", content=text_of(row, key)),)
             if messages[-1].role == "assistant":
                 messages = messages[:-1]
             skill = str(row.get("category") or row.get("skill") or "")
@@ -342,14 +350,11 @@ def _chosen_rejected(row: Row) -> tuple[Conversation, str, str]:
             (Message(role="user", content=prompt),) if isinstance(prompt, str) else _turns(prompt, "role", "content")
         )
         if isinstance(chosen, str):
-            return start, chosen, _text(row, "rejected")
+            return start, chosen, text_of(row, "rejected")
         said = _turns(chosen, "role", "content"), _turns(rejected, "role", "content")
         return start, said[0][-1].content, said[1][-1].content
-    liked: list[Turn]
-    if isinstance(chosen, str):
-        liked, other = read_transcript(chosen), read_transcript(_text(row, "rejected"))
-    else:
-        liked, other = read_turns(chosen), read_turns(rejected)
+    texts = (chosen, text_of(row, "rejected")) if isinstance(chosen, str) else None
+    liked, other = (read_turns(chosen), read_turns(rejected)) if texts is None else map(read_transcript, texts)
     # A few HH-RLHF pairs part before the last turn: what is compared is the first answer in which they differ.
     try:
         alike = parting(liked, other)
@@ -384,14 +389,11 @@ def _judged(
 
 def _tree(node: Row, before: Conversation, source: str) -> Iterator[Comparison]:
     """Every prompter turn of an Open-Assistant tree whose replies are ranked (rank 0 is best)."""
-    told = _text(node, "role")
+    told = text_of(node, "role")
     role = ROLES.get(told, told)
-    here = (*before, Message(role=role, content=_text(node, "text")))  # type: ignore[arg-type]
-    replies = node.get("replies") or []
-    if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies):
-        raise ValueError("replies are no list of objects")
-    replies = [reply for reply in replies if not reply.get("deleted")]
-    ranked = [(_text(reply, "text"), _rank(reply) + 1) for reply in replies if reply.get("rank") is not None]
+    here = (*before, Message(role=role, content=text_of(node, "text")))  # type: ignore[arg-type]
+    replies = replies_of(node)
+    ranked = [(text_of(reply, "text"), rank) for reply in replies if (rank := rank_of(reply)) is not None]
     if role == "user" and len({text for text, _ in ranked}) > 1:
         distinct = {text: rank for text, rank in reversed(ranked)}
         answers = list(zip(distinct, competition(list(distinct.values()))))
@@ -402,14 +404,9 @@ def _tree(node: Row, before: Conversation, source: str) -> Iterator[Comparison]:
 
 def _best_first(row: Row, source: str) -> Iterator[Comparison]:
     """{"instruction", "input", "output": [best, ..., worst], "history": [[question, answer], ...]}."""
-    outputs = row.get("output")
-    if not isinstance(outputs, list) or not all(isinstance(text, str) for text in outputs):
-        raise ValueError("output is no list of texts, best first")
-    history = row.get("history") or []
-    if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
-        raise ValueError("history is no list of question and answer")
-    beside = _text(row, "input") if row.get("input") else ""
-    turns = [*(text for turn in history for text in turn), f"{_text(row, 'instruction')}\n\n{beside}".strip()]
+    outputs, history = outputs_of(row), history_of(row)
+    beside = text_of(row, "input") if row.get("input") else ""
+    turns = [*(text for turn in history for text in turn), f"{text_of(row, 'instruction')}\n\n{beside}".strip()]
     answers = [(text, rank) for rank, text in enumerate(dict.fromkeys(outputs), start=1)]
     if len(answers) > 1:
         used = ("instruction", "input", "output", "history")
@@ -418,25 +415,14 @@ def _best_first(row: Row, source: str) -> Iterator[Comparison]:
 
 def _voted(row: Row, source: str) -> Iterator[Comparison]:
     """{"title", "body", "answers": [{"text", "score"}, ...]}: more votes rank higher, as many rank alike."""
-    answers = row["answers"]
-    if not isinstance(answers, list) or not all(isinstance(answer, Mapping) for answer in answers):
-        raise ValueError("answers is no list of objects")
     votes: dict[str, int] = {}
-    for answer in answers:
-        if type(answer.get("score")) is not int:
-            raise ValueError(f"the score {answer.get('score')!r} is no whole number")
-        votes.setdefault(_text(answer, "text"), int(answer["score"]))
-    question = "\n\n".join(_text(row, key) for key in ("title", "body") if row.get(key))
+    for text, score in votes_of(row):
+        votes.setdefault(text, score)
+    question = "\n\n".join(text_of(row, key) for key in ("title", "body") if row.get(key))
     if len(votes) > 1:
         ranked = list(zip(votes, competition([-score for score in votes.values()])))
         left = {k: v for k, v in row.items() if k not in ("title", "body")}
         yield _ranked((Message(role="user", content=question),), ranked, source, left)
-
-
-def _rank(reply: Row) -> int:
-    if type(reply["rank"]) is not int:
-        raise ValueError(f"the rank {reply['rank']!r} is no whole number")
-    return int(reply["rank"])
 
 
 def k_way(row: Row, source: str, where: str) -> Comparison:

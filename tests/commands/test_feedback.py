@@ -15,6 +15,7 @@ from feedback.written import ROWS, SHEETS
 
 from palate import cli
 from palate.feedback import exchange, formats, place
+from palate.feedback.exchange.pile import details
 from palate.feedback.store import open_store
 from palate.recipe import Recipe
 from palate.records import Judgement
@@ -207,6 +208,16 @@ def test_real_files_go_in_and_come_out_exactly(
     assert kept == after
     said = {"hh": "both answers are the same", "alpaca-ranked": "fewer than two different answers"}.get(name, "")
     assert (f"left out: {said} ({left_out})" in told) == bool(left_out)
+
+
+@needs_data
+def test_how_many_real_pairs_part_before_their_last_turn() -> None:
+    count = 0
+    for part in ("helpful-base", "harmless-base"):
+        pile = exchange.read_file(Path(DATA or "") / "hh-rlhf" / part / "test.jsonl.gz")[1]
+        pairs = ([details(pile.responses[id_], "hh") for id_ in j.ranks] for j in pile.judgements.values())
+        count += sum(any("after" in told for told in pair) for pair in pairs)
+    assert count == 14
 
 
 @needs_data

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feedback.written import ROWS, SHEETS, assistant, node, rated, user
+import sqlalchemy as sa
+from feedback.written import ROWS, SHEETS, assistant, node, order, rated, user
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.errors import BadInput
-from palate.feedback import exchange, turns
+from palate.feedback import demonstrations, exchange, turns
+from palate.feedback.campaigns import Settings, decide
 from palate.feedback.exchange import sheets, stored
 from palate.feedback.exchange.pile import Pile
 from palate.feedback.store import open_store
+from palate.feedback.tables import AUDIT
 from palate.records import Demonstration, Judgement, Message, Prompt, Response, conversation
 
 QUICK = settings(deadline=None, derandomize=True, database=None)
@@ -196,6 +199,10 @@ def test_pairs_that_nobody_compared_are_left_out_and_counted(tmp_path: Path) -> 
         "text before the first turn of a transcript": 1,
     }
     assert pile.rows == 7 and written(pile, "hh") == [fine]
+    for name, wrap in (("trl-preference", lambda text: [assistant(text)]), ("trl-preference-text", str)):
+        asked = [user("Hi?")] if name == "trl-preference" else "Hi?"
+        pile, told = dropped(tmp_path, None, {"prompt": asked, "chosen": wrap("a"), "rejected": wrap(" a\n")})
+        assert told == {"both answers are the same": 1} and not pile.judgements
 
 
 def test_a_pair_is_compared_where_it_parts(tmp_path: Path) -> None:
@@ -450,6 +457,8 @@ def test_people_are_pseudonyms_that_stay_the_same(store_url: str, tmp_path: Path
             "ann",
         ]
     with open_store(store_url) as store:
+        with store.reading("audit") as connection:
+            assert connection.execute(sa.select(sa.func.count()).select_from(AUDIT)).scalar_one() == 1
         assert next(iter(stored.taken(store, "two", "kway").judgements.values())).annotator == called
         rows = written(hidden, "palate")
         again = exchange.read_file(lines(tmp_path / "again.jsonl", rows))[1]
@@ -458,6 +467,29 @@ def test_people_are_pseudonyms_that_stay_the_same(store_url: str, tmp_path: Path
     with open_store(f"sqlite:///{tmp_path / 'other.sqlite'}") as other:
         stored.keep(other, our_own(), "one")
         assert next(iter(stored.taken(other, "one", "kway").judgements.values())).annotator not in ("ann", called)
+
+
+def test_a_draft_of_a_ranking_is_no_judgement(tmp_path: Path) -> None:
+    row = {"prompt": "Hi?", "x": "a", "y": "b", "q.responses": [order("x", "y")] * 2}
+    row |= {"q.responses.users": ["u1", "u2"], "q.responses.status": ["draft", "submitted"]}
+    pile, told = dropped(tmp_path, None, row)
+    assert told == {"a draft of a ranking": 1} and [j.annotator for j in pile.judgements.values()] == ["u2"]
+
+
+def test_demonstrations_are_written_once_they_count(tmp_path: Path) -> None:
+    first = dataclasses.replace(TAUGHT, status=demonstrations.WAITING)
+    with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+        demonstrations.hand_in(store, "one", first)
+        demonstrations.hand_in(store, "one", dataclasses.replace(first, id="d2"))
+        demonstrations.hand_in(store, "one", dataclasses.replace(first, id="d3", supersedes="d2"))
+        demonstrations.review(store, "one", "d3", reviewer="bo", verdict="accepted", now=1.0)
+        pile = stored.taken(store, "one", "messages")
+        assert len(written(pile, "messages")) == 1
+        assert pile.dropped == {"a demonstration that is waiting": 1, "a demonstration that is written again": 1}
+        decide(store, "one", Settings(review=False))
+        assert len(written(stored.taken(store, "one", "messages"), "messages")) == 2
+        whole = stored.taken(store, "one", "palate", names=True)
+        assert len(whole.demonstrations) == 3 and first in whole.demonstrations.values()
 
 
 def test_nothing_of_a_file_is_kept_when_a_part_cannot_be(store_url: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from palate.feedback.exchange.conversations import one_question, rest
-from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered
+from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered, who
 from palate.feedback.exchange.sheets import ANSWER, PROMPTS
 from palate.feedback.turns import Left, beside_of, competition, messages_of, read_turns, together, write_turns
 from palate.records import Judgement, Message, Prompt, Response
@@ -59,7 +59,7 @@ def write_nested(pile: Pile) -> Iterator[Row]:
         responses = [
             {
                 "value": _value(judgement, names),
-                **({} if judgement.annotator.startswith("file:") else {"user_id": judgement.annotator}),
+                **({"user_id": judgement.annotator} if who(judgement) else {}),
                 **left_of(judgement, NESTED),
             }
             for judgement in judged.get(prompt.id, [])

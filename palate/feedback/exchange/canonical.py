@@ -7,7 +7,7 @@ from typing import Any
 
 from palate.feedback import formats
 from palate.feedback.exchange.conversations import one_question, rest
-from palate.feedback.exchange.pile import Pile, details, left_of, remembered
+from palate.feedback.exchange.pile import Pile, details, left_of, remembered, who
 from palate.feedback.turns import Left, beside_of, competition, messages_of, read_turns, together, write_turns
 from palate.records import Demonstration, Message, Record
 
@@ -110,10 +110,10 @@ def write_kway(pile: Pile) -> Iterator[Row]:
     for judgement in pile.judgements.values():
         answers = pile.shown(judgement, "kway")
         ranks = details(judgement, "kway").get("ranks", [judgement.ranks.get(answer.id) for answer in answers])
-        who = {} if judgement.annotator.startswith("file:") else {"annotator": judgement.annotator}
+        annotator = {"annotator": judgement.annotator} if who(judgement) else {}
         asked = _asked(pile, judgement.prompt_id)
         texts = [answer.text for answer in answers]
-        yield {"prompt": asked, "responses": texts, "ranks": ranks, **who, **left_of(judgement, "kway")}
+        yield {"prompt": asked, "responses": texts, "ranks": ranks, **annotator, **left_of(judgement, "kway")}
     for prompt in pile.prompts.values():
         answers = pile.answers(prompt.id)
         if prompt.id not in judged and answers:

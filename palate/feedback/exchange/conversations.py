@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered
-from palate.feedback.turns import Left, Turn, beside_of, messages_of, read_turns, together, write_turns
+from palate.feedback.turns import Left, Turn, beside_of, messages_of, read_turns, text_of, together, write_turns
 from palate.records import Conversation, Demonstration
 
 Row = Mapping[str, Any]
@@ -18,13 +18,6 @@ ANSWERS = re.compile(r"(answer|response|completion|output|chosen|rejected|messag
 def rest(row: Row, *used: str) -> Extra:
     """What a row holds beyond the keys that were used."""
     return {key: value for key, value in row.items() if key not in used}
-
-
-def text_of(row: Row, key: str) -> str:
-    """The text under a key. Raises ValueError."""
-    if not isinstance(row.get(key), str):
-        raise ValueError(f"{key} is no text")
-    return str(row[key])
 
 
 def one_question(messages: Conversation) -> bool:

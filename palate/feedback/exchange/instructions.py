@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from palate.feedback.exchange.conversations import demonstrations, one_question, rest, text_of
+from palate.feedback.exchange.conversations import demonstrations, one_question, rest
 from palate.feedback.exchange.pile import Any_, Extra, Pile, details, left_of, remembered
-from palate.feedback.turns import Left
+from palate.feedback.turns import Left, history_of, outputs_of, text_of
 from palate.records import Conversation, Message, conversation
 
 Row = Mapping[str, Any]
@@ -21,9 +21,7 @@ def _asked(row: Row, beside: str = "input") -> tuple[Conversation, Extra]:
     instruction, below = text_of(row, "instruction"), text_of(row, beside) if row.get(beside) is not None else ""
     if not f"{instruction}{below}".strip():
         raise Left("an empty instruction")
-    history = row.get("history") or []
-    if not isinstance(history, list) or not all(_two_texts(turn) for turn in history):
-        raise ValueError("history is no list of question and answer")
+    history = history_of(row)
     system = text_of(row, "system") if row.get("system") else None
     said = (*(text for turn in history for text in turn), f"{instruction}\n\n{below}" if below else instruction)
     empty = {key: row[key] for key in (beside, *ASKED[2:]) if key in row and not row[key]}
@@ -31,10 +29,6 @@ def _asked(row: Row, beside: str = "input") -> tuple[Conversation, Extra]:
         del empty[beside]  # which is usual
     noted = {"instruction": len(instruction) if below else None, "empty": empty, "bare": beside not in row or None}
     return conversation(*said, system=system), noted
-
-
-def _two_texts(turn: Any) -> bool:
-    return isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)
 
 
 def _write_asked(messages: Conversation, record: Any_, name: str, beside: str = "input") -> Extra | None:
@@ -129,9 +123,7 @@ def is_alpaca_ranked(row: Row) -> bool:
 
 def read_alpaca_ranked(pile: Pile, row: Row) -> None:
     """One judgement; an answer that stands twice has the better of its places."""
-    outputs = row.get("output")
-    if not isinstance(outputs, list) or not all(isinstance(text, str) for text in outputs):
-        raise ValueError("output is no list of texts, best first")
+    outputs = outputs_of(row)
     different = list(dict.fromkeys(outputs))
     if len(different) < 2:
         raise Left("fewer than two different answers")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from palate.feedback.exchange.conversations import one_question, rest, text_of
+from palate.feedback.exchange.conversations import one_question, rest
 from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered
 from palate.feedback.turns import (
     MARK,
@@ -16,6 +16,7 @@ from palate.feedback.turns import (
     parting,
     read_transcript,
     read_turns,
+    text_of,
     together,
     write_transcript,
     write_turns,

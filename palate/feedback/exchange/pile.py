@@ -41,6 +41,11 @@ def left_of(record: Any_, name: str) -> Extra:
     return {key: value for key, value in record.extra.items() if key != FORM} if details(record, name) else {}
 
 
+def who(judgement: Judgement) -> str:
+    """Who gave it; empty where its file named nobody."""
+    return "" if judgement.annotator == f"file:{judgement.source}" else judgement.annotator
+
+
 def from_file(record: Any_) -> bool:
     """Whether a record was read from a foreign file."""
     return FORM in record.extra

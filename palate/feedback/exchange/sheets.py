@@ -12,7 +12,7 @@ from typing import Any
 
 from palate.errors import BadInput
 from palate.feedback.exchange.conversations import one_question
-from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered
+from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered, who
 from palate.feedback.turns import Left, competition
 from palate.records import Message, Prompt, Response
 
@@ -267,7 +267,7 @@ def write_rankings(pile: Pile) -> Iterator[list[str]]:
                 **placed,
                 **ranked,
                 sheet.prompt: pile.prompts[judgement.prompt_id].messages[0].content,
-                sheet.annotator: _who(judgement.annotator),
+                sheet.annotator: who(judgement),
             }
         )
     yield from _table(sheet, rows)
@@ -286,8 +286,8 @@ def write_long(pile: Pile) -> Iterator[list[str]]:
         for answer in pile.shown(judgement, LONG):
             seen.add(answer.id)
             rank = str(ranks[answer.id]) if answer.id in ranks else ""
-            who = {(*sheet.ranks, "rank")[0]: rank, sheet.annotator: _who(judgement.annotator)}
-            rows.append({**beside.get(answer.id, {}), **who, **_answer_cells(pile, sheet, column, answer)})
+            given = {(*sheet.ranks, "rank")[0]: rank, sheet.annotator: who(judgement)}
+            rows.append({**beside.get(answer.id, {}), **given, **_answer_cells(pile, sheet, column, answer)})
     for answer in pile.responses.values():
         if answer.id not in seen and answer.prompt_id in askable:
             rows.append({**left_of(answer, LONG), **_answer_cells(pile, sheet, column, answer)})
@@ -297,10 +297,6 @@ def write_long(pile: Pile) -> Iterator[list[str]]:
 def _answer_cells(pile: Pile, sheet: Sheet, column: str, answer: Response) -> Cells:
     asked = pile.prompts[answer.prompt_id].messages[0].content
     return {sheet.prompt: asked, column: answer.text, sheet.model: answer.model}
-
-
-def _who(annotator: str) -> str:
-    return "" if annotator.startswith("file:") else annotator
 
 
 def _askable(pile: Pile) -> list[Prompt]:
@@ -334,7 +330,7 @@ def _sheet(pile: Pile, kind: str, most: int) -> Sheet:
     if kind == RANKINGS and len(sheet.ranks) < len(sheet.answers):
         more = tuple(f"rank_{_suffix(name)}" for name in sheet.answers[len(sheet.ranks) :])
         sheet = dataclasses.replace(sheet, columns=(*sheet.columns, *more), ranks=(*sheet.ranks, *more))
-    people = any(_who(judgement.annotator) for judgement in pile.judgements.values())
+    people = any(who(judgement) for judgement in pile.judgements.values())
     if kind != WIDE and people and not sheet.annotator:
         sheet = dataclasses.replace(sheet, columns=(*sheet.columns, "annotator"), annotator="annotator")
     return sheet

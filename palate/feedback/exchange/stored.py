@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from palate.feedback.campaigns import settings
 from palate.feedback.demonstrations import ACCEPTED, Shelf
-from palate.feedback.exchange.pile import Pile, details, from_file
+from palate.feedback.exchange.pile import Pile, details, from_file, who
 from palate.feedback.store import Store, _add, append_demonstrations, append_judgements
 from palate.feedback.tables import AUDIT, PROMPTS, RESPONSES
 from palate.records import Demonstration, Judgement
@@ -127,7 +127,7 @@ def _hidden(store: Store, pile: Pile) -> Pile:
 
 
 def _secret(judgement: Judgement) -> bool:
-    return not from_file(judgement) and not judgement.simulated and not judgement.annotator.startswith("file:")
+    return not from_file(judgement) and not judgement.simulated and bool(who(judgement))
 
 
 def _key(store: Store) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from palate.feedback.exchange.conversations import rest, text_of
-from palate.feedback.exchange.pile import Pile, details, left_of, remembered
-from palate.feedback.turns import Left
+from palate.feedback.exchange.conversations import rest
+from palate.feedback.exchange.pile import Pile, details, left_of, remembered, who
+from palate.feedback.turns import Left, text_of
 from palate.records import Message, Prompt, Response
 
 Row = Mapping[str, Any]
@@ -82,7 +82,7 @@ def write_comparison(pile: Pile) -> Iterator[Row]:
         left = left_of(judgement, NAME)
         if judgement.confidence is not None:
             left["extra"] = {**left.get("extra", {}), "confidence": judgement.confidence}
-        worker = {} if judgement.annotator.startswith("file:") else {"worker": judgement.annotator}
+        worker = {"worker": judgement.annotator} if who(judgement) else {}
         summaries = [
             {"text": answer.text, **({"policy": answer.model} if answer.model else {}), **left_of(answer, NAME)}
             for answer in two

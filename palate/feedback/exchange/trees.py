@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from palate.feedback.exchange.conversations import rest, text_of
+from palate.feedback.exchange.conversations import rest
 from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered
-from palate.feedback.turns import ROLES, competition
+from palate.feedback.turns import ROLES, competition, rank_of, replies_of, text_of
 from palate.records import Conversation, Judgement, Message, Prompt, Response
 
 Row = Mapping[str, Any]
@@ -53,12 +53,9 @@ def _asked(pile: Pile, node: Row, before: Conversation, noted: Extra) -> None:
 
 
 def _replies(pile: Pile, node: Row) -> list[Row]:
-    replies = node.get("replies") or []
-    if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies):
-        raise ValueError("replies are no list of objects")
-    kept = [reply for reply in replies if not reply.get("deleted")]
-    if len(kept) < len(replies):
-        pile.dropped["a deleted message"] += len(replies) - len(kept)
+    kept = replies_of(node)
+    if gone := len(node.get("replies") or []) - len(kept):
+        pile.dropped["a deleted message"] += gone
     return kept
 
 
@@ -66,9 +63,7 @@ def _answered(pile: Pile, prompt: Prompt, node: Row, *, alone: bool) -> Response
     """alone: no other reply has a rank, so that a judgement does not say it."""
     if ROLES.get(text_of(node, "role"), node["role"]) != "assistant":
         raise ValueError(f"a reply to the person has the role {node['role']!r}")
-    rank = node.get("rank")
-    if rank is not None and type(rank) is not int:
-        raise ValueError(f"the rank {rank!r} is no whole number")
+    rank = rank_of(node)
     model = node.get("model_name") if isinstance(node.get("model_name"), str) else ""
     used = ["text", "role", "replies", *(["model_name"] if model else []), *(["rank"] if rank is not None else [])]
     bare, spelt = "replies" not in node or None, _spelt(node, "assistant")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from palate.feedback.exchange.conversations import rest, text_of
+from palate.feedback.exchange.conversations import rest
 from palate.feedback.exchange.pile import Pile, details, left_of, remembered
-from palate.feedback.turns import Left, competition
+from palate.feedback.turns import Left, competition, text_of, votes_of
 from palate.records import Message
 
 Row = Mapping[str, Any]
@@ -21,32 +21,26 @@ def is_votes(row: Row) -> bool:
 
 def read_votes(pile: Pile, row: Row) -> None:
     """One judgement: more votes rank higher, as many rank alike."""
-    answers = row.get("answers")
-    if not isinstance(answers, list) or not all(isinstance(answer, Mapping) for answer in answers):
-        raise ValueError("answers is no list of objects")
-    for answer in answers:
-        if type(answer.get("score")) is not int:
-            raise ValueError(f"the score {answer.get('score')!r} is no whole number")
-        text_of(answer, "text")
-    if len({answer["text"] for answer in answers}) < 2:
+    told = votes_of(row)
+    if len({text for text, _ in told}) < 2:
         raise Left("fewer than two different answers")
     parts = {key: text_of(row, key) for key in ("title", "body") if key in row}
     if not "".join(parts.values()).strip():
         raise Left("an empty question")
     asked = "\n\n".join(part for part in parts.values() if part)
     said = [key for key, part in parts.items() if part]
-    told = {
+    noted = {
         "title": len(parts["title"]) if len(said) == 2 else None,
         "only": said[0] if len(said) == 1 else None,
         "empty": [key for key, part in parts.items() if not part],
     }
-    extra = remembered(NAME, rest(row, "title", "body", "answers"), always=True, **told)
+    extra = remembered(NAME, rest(row, "title", "body", "answers"), always=True, **noted)
     prompt = pile.ask((Message(role="user", content=asked),), extra, again=True)
     ranked = [
         pile.answer(prompt, answer["text"], remembered(NAME, rest(answer, "text"), always=True), again=True)
-        for answer in answers
+        for answer in row["answers"]
     ]
-    ranks = competition([-answer["score"] for answer in answers])
+    ranks = competition([-score for _, score in told])
     pile.judge(prompt, list(zip(ranked, ranks)), remembered(NAME, always=True))
 
 
