@@ -41,7 +41,7 @@ def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     if "people" in names:
         with open_store(place.store_url(recipe, workspace)) as store:
             shelf = _shelf(store, workspace)
-            review = _reviewed(shelf)
+            review = _reviewed(store, workspace)
             prompts = store.count_prompts(shelf.campaign) if "people" in settings.prompts else 0
             told["written"] = f"{shelf.fingerprint(review=review)}, {prompts} prompts"
             few = shelf.count(review=review) < (settings.until or 0) or not (shelf.standing() or prompts)
@@ -56,9 +56,9 @@ def _shelf(store: Store, workspace: Workspace) -> Shelf:
     return Shelf(store, place.writing(run.folder.resolve().name))
 
 
-def _reviewed(shelf: Shelf) -> bool:
+def _reviewed(store: Store, workspace: Workspace) -> bool:
     """Whether a second person must have accepted what counts."""
-    return campaigns.settings(shelf.store, shelf.campaign).review
+    return campaigns.settings(store, (workspace.parent or workspace).folder.resolve().name).review
 
 
 def wait(recipe: Recipe, workspace: Workspace) -> None:
@@ -70,7 +70,7 @@ def wait(recipe: Recipe, workspace: Workspace) -> None:
     spoken = ""
     with open_store(place.store_url(recipe, workspace)) as store:
         shelf = _shelf(store, workspace)
-        while (count := shelf.count(review=(review := _reviewed(shelf)))) < settings.until:
+        while (count := shelf.count(review=(review := _reviewed(store, workspace)))) < settings.until:
             waiting = shelf.tally()["waiting"] if review else 0
             has = f"{count} of {settings.until} demonstrations" + (f", {waiting} wait for a review" if waiting else "")
             if has != spoken:
@@ -152,7 +152,7 @@ def _people(recipe: Recipe, settings: Write, workspace: Workspace) -> tuple[list
     if "people" in (*settings.demonstrations, *settings.prompts):
         with open_store(place.store_url(recipe, workspace)) as store:
             shelf = _shelf(store, workspace)
-            accepted = shelf.accepted(review=_reviewed(shelf))
+            accepted = shelf.accepted(review=_reviewed(store, workspace))
             # Families as files have them: one that was brought in from elsewhere may name its own in another way.
             written = [dataclasses.replace(d, family=formats.family_of(d.messages)) for d in accepted]
             if "people" in settings.demonstrations:

@@ -65,11 +65,12 @@ class Question:
         return len(self.voices) == 2
 
 
-class Events(StreamingResponse):
-    """The answer to a question. Whoever holds `place` in the line loses it when all is said or the client is gone."""
+class Stream(StreamingResponse):
+    """What `work` tells while a model works, after what is told `first`. Whoever holds `place` in the line loses it
+    when all is said or the client is gone."""
 
-    def __init__(self, studio: Studio, place: Place, question: Question) -> None:
-        self._studio, self._place, self._question = studio, place, question
+    def __init__(self, studio: Studio, place: Place, first: dict[str, Any], work: Callable[[Tell], None]) -> None:
+        self._studio, self._place, self._first, self._work = studio, place, first, work
         self._begun = False
         super().__init__(self._events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
@@ -92,7 +93,7 @@ class Events(StreamingResponse):
 
         def work() -> None:
             try:
-                answer(self._studio, self._place, self._question, tell)
+                self._work(tell)
             finally:
                 self._studio.turns.end(self._place)
                 tell(None)
@@ -100,7 +101,7 @@ class Events(StreamingResponse):
         # A thread of its own: the pool of threads is for what is quick.
         threading.Thread(target=work, daemon=True).start()
         self._begun = True
-        yield _line({"question": self._question.question, "answer": self._question.id})
+        yield _line(self._first)
         while True:
             try:
                 event = await asyncio.wait_for(told.get(), ALIVE)
@@ -111,6 +112,14 @@ class Events(StreamingResponse):
                 break
             yield _line(event)
         yield "data: [DONE]\n\n"
+
+
+class Events(Stream):
+    """The answer to a question."""
+
+    def __init__(self, studio: Studio, place: Place, question: Question) -> None:
+        first = {"question": question.question, "answer": question.id}
+        super().__init__(studio, place, first, lambda tell: answer(studio, place, question, tell))
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -11,26 +11,24 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from palate.errors import BadInput
-from palate.feedback import campaigns, demonstrations
+from palate.feedback import demonstrations
 from palate.feedback.demonstrations import ACCEPTED, Standing
 from palate.records import Conversation, Demonstration, stable_id
 from palate.studio import drafts
 from palate.studio.desk import MOST_TURNS, SAID, AtDesk, Desk, Turn, find, progress, reviewed, seen
-from palate.studio.here import Author, Here, Lead, Studio
+from palate.studio.here import Author, Here, Studio
 from palate.studio.pages import page
 from palate.studio.write import (
     LISTED,
     Asking,
-    Review,
     Same,
     Written,
     ask,
-    can_be_drafted,
+    draft,
     hand_in,
     hints,
     mark_key,
-    put_review,
-    speak,
+    to_answer,
     unanswered,
 )
 
@@ -132,7 +130,6 @@ def show(request: Request, studio: Here, desk: AtDesk, person: Author, kept: str
         progress=progress(studio, desk),
         to_review=len(desk.shelf.waiting(person.name)),
         reviewed=reviewed(studio),
-        settings=campaigns.settings(studio.store, studio.writing, studio.default),
         kept=_kept(studio, desk, kept),
         said=SAID,
     )
@@ -231,14 +228,12 @@ def _compose(
     )
 
 
-def _drafted(studio: Studio, desk: Desk, name: str, composed: Composed) -> None:
+def _drafted(studio: Studio, name: str, composed: Composed) -> None:
     """A model's draft at once, for browsers without scripts."""
     turns = composed.turns()
-    messages = can_be_drafted(studio, turns[:-1] if turns and turns[-1].role == "assistant" else turns)
-    with desk.one_at_a_time(name):
-        model, said = speak(studio, name, messages, composed.token)
-        text = "".join(said)
-        drafts.keep(studio, name, mark_key(composed.token), {"model": model, "text": text})
+    messages = to_answer(studio, turns[:-1] if turns and turns[-1].role == "assistant" else turns)
+    with studio.turns.turn(name) as place:
+        text = draft(studio, name, messages, composed.token, place, lambda event: None)
     composed.exchanges[-1] = (composed.exchanges[-1][0], text)
 
 
@@ -273,7 +268,7 @@ def submit(request: Request, studio: Here, desk: AtDesk, person: Author, fields:
     before = desk.shelf.standing().get(composed.supersedes)
     try:
         if do == "draft":
-            _drafted(studio, desk, person.name, composed)
+            _drafted(studio, person.name, composed)
         if do in ("hand", "prompt"):
             return _stored(studio, desk, person.name, composed, alone=do == "prompt")
     except Same as error:
@@ -327,13 +322,6 @@ def _arrange(composed: Composed, do: str, place: int) -> None:
             turns[here], turns[there] = turns[there], turns[here]
 
 
-@router.post("/write/settings")
-def submit_settings(studio: Here, person: Lead, fields: Fields) -> Response:
-    """Whether a second person looks at what is written; a lead's form."""
-    put_review(Review(review=fields.get("review") == "1"), studio, person)
-    return RedirectResponse("/write", 303)
-
-
 @router.post("/write/back")
 def submit_back(studio: Here, person: Author, fields: Fields) -> Response:
     """Take one's own back; a form."""
@@ -354,6 +342,6 @@ def show_one(request: Request, studio: Here, desk: AtDesk, person: Author, id_: 
         else:
             composed = Composed(secrets.token_hex(12), system, exchanges, record.skill, supersedes=id_)
             return _compose(request, studio, desk, person.name, composed, restore=True, before=now)
-    review = campaigns.settings(studio.store, studio.writing, studio.default).review
+    review = studio.settings.review
     one = seen(record, desk.shelf.standing(), review=review)
     return page(request, "write_read.html", one=one, said=SAID, mine=record.author == person.name)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, HTTPException, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.errors import BadInput
-from palate.feedback import campaigns
 from palate.feedback.alike import Alike, words
 from palate.feedback.demonstrations import Shelf, Standing
 from palate.records import Conversation, Demonstration, Message
@@ -75,25 +72,6 @@ class Desk:
 
     shelf: Shelf
     alike: Alike
-    drafting: set[str] = field(default_factory=set)
-    """For whom a model writes at this moment."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextmanager
-    def one_at_a_time(self, name: str) -> Iterator[None]:
-        """Around a draft by a model. Raises HTTPException 429 where this person's last one is not at its end."""
-        self.begin(name)
-        try:
-            yield
-        finally:
-            self.drafting.discard(name)
-
-    def begin(self, name: str) -> None:
-        """As `one_at_a_time`, where the end is elsewhere."""
-        with self.lock:
-            if name in self.drafting:
-                raise HTTPException(429, "A model is at a draft of yours already. Wait for its end, or stop it.")
-            self.drafting.add(name)
 
 
 def _desk(request: Request) -> Desk:
@@ -109,8 +87,8 @@ AtDesk = Annotated[Desk, Depends(_desk)]
 
 
 def reviewed(studio: Studio) -> bool:
-    """Whether a second person must accept a demonstration before it counts. Where somebody is alone nobody can."""
-    return studio.single is None and campaigns.settings(studio.store, studio.writing, studio.default).review
+    """Whether what is written now needs a second person. Where somebody is alone there is none."""
+    return studio.single is None and studio.settings.review
 
 
 @dataclass(frozen=True)
@@ -125,9 +103,10 @@ class Progress:
 
 def progress(studio: Studio, desk: Desk) -> Progress:
     """How far the writing is."""
-    review = campaigns.settings(studio.store, studio.writing, studio.default).review
     tally = desk.shelf.tally()
-    return Progress(desk.shelf.count(review=review), tally["waiting"], studio.demonstrations_wanted, tally)
+    return Progress(
+        desk.shelf.count(review=studio.settings.review), tally["waiting"], studio.demonstrations_wanted, tally
+    )
 
 
 def conversation_of(turns: list[Turn]) -> Conversation:

@@ -7,23 +7,21 @@ whatever the page says.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import AsyncIterator, Iterator
+import logging
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-import anyio
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Path, Query
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from palate.errors import BadInput, PalateError
-from palate.feedback import campaigns, demonstrations
-from palate.feedback.campaigns import Settings
+from palate.feedback import demonstrations
 from palate.feedback.demonstrations import ACCEPTED, WAITING
 from palate.feedback.formats import family_of, make_prompt
 from palate.records import Conversation, Demonstration, Message, Prompt, stable_id
 from palate.studio import drafts
+from palate.studio.answering import Stream
 from palate.studio.desk import (
     MOST_TURNS,
     AtDesk,
@@ -41,15 +39,16 @@ from palate.studio.desk import (
     reviewed,
     seen,
 )
-from palate.studio.here import Author, Here, Lead, Studio
+from palate.studio.here import Author, Here, Studio
 from palate.studio.text import shown
+from palate.studio.turns import Turn as Place
 
 router = APIRouter(tags=["write"])
 Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
 Skill = Annotated[str, Field(max_length=100)]
 LISTED = 50
-OFFERED = 10
-"""Prompts without an answer on a page."""
+FAILED = "The model could not answer. The terminal in which the studio runs says more."
+log = logging.getLogger(__name__)
 TEMPERATURE = 0.7
 """Of drafts: a person wants a usable one, not a surprising one."""
 
@@ -173,7 +172,7 @@ def hand_in(studio: Studio, desk: Desk, name: str, written: Written) -> Kept:
         skill=" ".join(written.skill.split()),
         author=name,
         status=WAITING if reviewed(studio) else ACCEPTED,
-        guidelines_version=campaigns.guidelines(studio.store, studio.campaign).version,
+        guidelines_version=studio.guidelines.version,
         created_at=demonstrations.moment(studio.now()),
         supersedes=written.supersedes,
         source="studio",
@@ -258,68 +257,61 @@ def unanswered(studio: Studio, desk: Desk, most: int) -> tuple[list[Prompt], int
 # --- drafts by a model ---------------------------------------------------------------------------------------------
 
 
-def speak(studio: Studio, name: str, messages: Conversation, token: str) -> tuple[str, Iterator[str]]:
-    """(which model, its words). From now on what is handed in under this token was drafted by it."""
-    assert studio.speaker is not None
-    model = studio.speaker.names[0]
-    said = studio.speaker.say(model, messages, temperature=TEMPERATURE, seed=studio.rng.getrandbits(31))
-    drafts.keep(studio, name, mark_key(token), {"model": model, "text": ""})
-    return model, said
-
-
-def can_be_drafted(studio: Studio, turns: list[Turn]) -> Conversation:
-    """What a model is to answer. Raises HTTPException 404 where there is no model, and BadInput."""
+def to_answer(studio: Studio, turns: list[Turn]) -> Conversation:
+    """What a model is to answer. Raises HTTPException 409 where there is no model, and BadInput."""
     if studio.speaker is None or not studio.speaker.names:
-        raise HTTPException(404, "This studio has no model that could draft an answer.")
+        raise HTTPException(409, "This studio has no model that could draft an answer. Open it on a run that has one.")
     messages = conversation_of(turns)
     if messages[-1].role != "user":
         raise BadInput("there is nothing to answer.", "conversation", "End it with a prompt.")
     return messages
 
 
-@router.post("/api/v1/demonstrations/draft", response_class=StreamingResponse)
-def post_draft(wish: Drafting, studio: Here, desk: AtDesk, person: Author) -> StreamingResponse:
-    """Let a model draft the answer to a conversation. Lines of JSON as it goes: {"text": a piece of it}, and at the
-    end {"done": true}, or {"error": what went wrong}. One at a time for each person."""
-    messages = can_be_drafted(studio, wish.messages)
-    desk.begin(person.name)
+def draft(
+    studio: Studio, name: str, messages: Conversation, token: str, place: Place, tell: Callable[[dict[str, Any]], None]
+) -> str:
+    """A model's answer, told piece by piece. From its first piece on what is handed in under this token was drafted by
+    a model, also when somebody stops it. Raises BadInput where the conversation is too long for it."""
+    assert studio.speaker is not None
+    model, text = studio.speaker.names[0], ""
+    said = studio.speaker.say(model, messages, temperature=TEMPERATURE, seed=studio.rng.getrandbits(31))
     try:
-        model, said = speak(studio, person.name, messages, wish.token)
-        first = next(said, "")
-    except BaseException:
-        desk.drafting.discard(person.name)
-        raise
+        for piece in said:
+            if not text:
+                drafts.keep(studio, name, mark_key(token), {"model": model, "text": piece})
+            text += piece
+            tell({"text": piece})
+            if place.stopped.is_set():
+                break
+    finally:
+        said.close()
+        if text:
+            checkpoint = studio.speaker.checkpoint(model)
+            drafts.keep(studio, name, mark_key(token), {"model": model, "checkpoint": checkpoint, "text": text})
+    return text
 
-    async def lines() -> AsyncIterator[str]:
-        text = first
+
+@router.post("/api/v1/demonstrations/draft", response_class=StreamingResponse)
+def post_draft(wish: Drafting, studio: Here, person: Author) -> StreamingResponse:
+    """Let a model draft the answer to a conversation, as Server-Sent Events: {"waiting": how many come first}, {"text":
+    a piece of it}, {"error": what went wrong}, and [DONE]. One at a time for each person; 409 while one is made."""
+    messages = to_answer(studio, wish.messages)
+    place = studio.turns.begin(person.name)
+
+    def work(tell: Callable[[dict[str, Any]], None]) -> None:
         try:
-            yield _line({"text": first})
-            async for piece in iterate_in_threadpool(said):
-                text += piece
-                yield _line({"text": piece})
-            yield _line({"done": True})
-        except PalateError as error:
-            yield _line({"error": str(error)})
-        finally:  # whoever closes the page stops the model
-            with anyio.CancelScope(shield=True):
-                await run_in_threadpool(_ended, text)
+            if studio.turns.wait(place, lambda before: tell({"waiting": before})):
+                draft(studio, person.name, messages, wish.token, place, tell)
+        except Exception as error:  # whoever waits is told, whatever it was
+            if not isinstance(error, PalateError):
+                log.error("a model could not draft an answer", exc_info=error)
+            tell({"error": str(error) if isinstance(error, PalateError) else FAILED})
 
-    def _ended(text: str) -> None:
-        try:
-            getattr(said, "close", lambda: None)()
-            drafts.keep(studio, person.name, mark_key(wish.token), {"model": model, "text": text})
-        finally:
-            desk.drafting.discard(person.name)
-
-    return StreamingResponse(lines(), media_type="application/x-ndjson")
-
-
-def _line(told: dict[str, Any]) -> str:
-    return json.dumps(told, ensure_ascii=False) + "\n"
+    return Stream(studio, place, {"token": wish.token}, work)
 
 
 @router.delete("/api/v1/demonstrations/draft/{token}", status_code=204)
-def delete_draft(token: str, studio: Here, person: Author) -> Response:
+def delete_draft(token: Annotated[str, Path(max_length=64)], studio: Here, person: Author) -> Response:
     """Take a model's draft out again, before anything of it is handed in."""
     drafts.drop(studio, person.name, mark_key(token))
     return Response(status_code=204)
@@ -339,7 +331,7 @@ def get_mine(
 ) -> list[Seen]:
     """Your examples that stand, the newest first."""
     mine = [one.id for one in desk.shelf.of(person.name) if status in ("", one.status)][skip : skip + limit]
-    review = campaigns.settings(studio.store, studio.writing, studio.default).review
+    review = studio.settings.review
     records, standing = desk.shelf.records(mine), desk.shelf.standing()
     return [seen(records[id_], standing, review=review) for id_ in mine if id_ in records]
 
@@ -356,7 +348,7 @@ def get_progress(studio: Here, desk: AtDesk, person: Author) -> Far:
 @router.get("/api/v1/demonstrations/{id_}")
 def get_one(id_: str, studio: Here, desk: AtDesk, person: Author) -> Seen:
     """One example of this studio."""
-    review = campaigns.settings(studio.store, studio.writing, studio.default).review
+    review = studio.settings.review
     return seen(find(desk, id_), desk.shelf.standing(), review=review)
 
 
@@ -383,21 +375,6 @@ def post_alike(look: Look, desk: AtDesk, person: Author) -> Hints:
 def post_preview(told: Texts, person: Author) -> list[str]:
     """Markdown as the HTML that is shown of it: harmless whatever stands in it."""
     return [str(shown(text)) if text.strip() else "" for text in told.texts]
-
-
-class Review(BaseModel):
-    """Whether a second person must accept an example before it counts."""
-
-    model_config = ConfigDict(extra="forbid")
-    review: bool
-
-
-@router.put("/api/v1/demonstrations/settings")
-def put_review(chosen: Review, studio: Here, person: Lead) -> Review:
-    """Decide it, for all that is written in this studio."""
-    now = campaigns.settings(studio.store, studio.writing, studio.default)
-    campaigns.decide(studio.store, studio.writing, Settings.from_json({**now.to_json(), "review": chosen.review}))
-    return chosen
 
 
 @router.get("/api/v1/prompts")

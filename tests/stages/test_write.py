@@ -161,7 +161,7 @@ def test_what_nobody_has_to_review_counts_at_once(tmp_path: Path, small_run: Mad
     recipe, workspace = asks_people(tmp_path, small_run, "write.until=12")
     with open_store(place.store_url(recipe, workspace)) as store:
         name = place.writing(small_run[1].folder.name)
-        campaigns.decide(store, name, Settings(review=False))
+        campaigns.decide(store, small_run[1].folder.name, Settings(review=False))
         store.add_demonstrations([by("ann", n) for n in range(13)], name)
         demonstrations.review(store, name, "ann1", reviewer="bob", verdict="returned", comment="No.", now=0.0)
     assert flow.run_stage("write", recipe, workspace)

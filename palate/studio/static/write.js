@@ -3,6 +3,7 @@
 import { ask, say, typing, warn } from "./studio.js";
 import { Draft } from "./drafts.js";
 import { fill } from "./html.js";
+import { events } from "./stream.js";
 
 const byId = (id) => document.getElementById(id);
 const words = (text) => text.normalize("NFKC").toLowerCase().match(/[\p{L}\p{N}_]+/gu) ?? [];
@@ -287,27 +288,17 @@ async function compose(form) {
 
   async function stream(body, piece) {
     const response = await fetch("/api/v1/demonstrations/draft", {
-      method: "POST", headers: { "content-type": "application/json", accept: "application/json" },
+      method: "POST", headers: { "content-type": "application/json", accept: "text/event-stream" },
       body: JSON.stringify(body), signal: model.signal,
     });
     if (!response.ok) {
       const said = await response.json().catch(() => ({}));
       throw Object.assign(new Error(said.detail ?? `The studio answered ${response.status}.`), { status: response.status });
     }
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let rest = "";
-    for (;;) {
-      const { done, value } = await reader.read();
-      rest += value ?? "";
-      const lines = rest.split("\n");
-      rest = lines.pop();
-      for (const line of lines) {
-        const said = JSON.parse(line);
-        if (said.error) throw Object.assign(new Error(said.error), { told: true });
-        if (said.text) piece(said.text);
-        if (said.done) return;
-      }
-      if (done) throw Object.assign(new Error("The draft broke off."), { told: true });
+    for await (const told of events(response.body)) {
+      if (told.error) throw Object.assign(new Error(told.error), { told: true });
+      if (told.waiting) say(`Waiting for the model: ${told.waiting} ${told.waiting === 1 ? "comes" : "come"} first.`);
+      if (told.text) piece(told.text);
     }
   }
 
