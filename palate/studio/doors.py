@@ -44,8 +44,8 @@ LARGEST = 4 * 2**20
 """Bytes of what one request may send: a draft of 500,000 characters, however they are written, fits."""
 LONGEST_HEADERS = 32 * 2**10
 LIMITED = (
-    (re.compile(r"/rank|/api/v1/judgements"), "judge"),
-    (re.compile(r"/chat(/.*)?|/api/v1/(chats?|duels?)(/.*)?"), "generate"),
+    (re.compile(r"/(rank|write|review)|/api/v1/(judgements|demonstrations|prompts|reviews)"), "judge"),
+    (re.compile(r"/chat(/.*)?|/api/v1/(chats?|duels?)(/.*)?|/api/v1/demonstrations/draft"), "generate"),
 )
 """Which routes that change something count towards which limit of a person (limits.py)."""
 WITHOUT_LOGIN = ("/static/",)
