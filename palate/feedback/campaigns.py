@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 from dataclasses import dataclass
 from importlib import resources
@@ -73,6 +74,11 @@ def guidelines(store: Store, name: str) -> Guidelines:
         row = connection.execute(query).one_or_none()
     if row is not None:
         return Guidelines(row.version, row.text, row.author, row.created_at)
+    return _shipped()
+
+
+@functools.lru_cache(maxsize=1)
+def _shipped() -> Guidelines:
     text = resources.files("palate.feedback").joinpath("guidelines.md").read_text(encoding="utf-8")
     return Guidelines(version_of(text), text, "", "")
 

@@ -56,6 +56,68 @@ class Progress:
     """Of these so many are there."""
 
 
+# What a claim asks the store, made once: making them costs more than asking. Parameters: campaign, annotator, now,
+# overlap, and where a person passed over some, skipped.
+CAMPAIGN: sa.BindParameter[Any] = sa.bindparam("campaign")
+ANNOTATOR: sa.BindParameter[Any] = sa.bindparam("annotator")
+NOW: sa.BindParameter[Any] = sa.bindparam("now")
+OVERLAP: sa.BindParameter[Any] = sa.bindparam("overlap")
+SKIPPED: sa.BindParameter[Any] = sa.bindparam("skipped", expanding=True)
+JUDGED = sa.select(JUDGEMENTS.c.prompt_id).where(
+    JUDGEMENTS.c.annotator == ANNOTATOR,
+    sa.or_(JUDGEMENTS.c.ranked, JUDGEMENTS.c.supersedes.is_(None)),
+    *standing(CAMPAIGN),
+)
+HELD = (
+    sa.select(sa.func.count())
+    .where(
+        LEASES.c.campaign == CAMPAIGN,
+        LEASES.c.prompt_id == ITEMS.c.prompt_id,
+        LEASES.c.annotator != ANNOTATOR,
+        LEASES.c.expires_at > NOW,
+    )
+    .scalar_subquery()
+)
+"""How many others have an item in front of them."""
+OTHERS = sa.select(LEASES.c.prompt_id).where(
+    LEASES.c.campaign == CAMPAIGN, LEASES.c.annotator != ANNOTATOR, LEASES.c.expires_at > NOW
+)
+OPEN = (
+    sa.select(ITEMS.c.prompt_id)
+    .where(
+        ITEMS.c.campaign == CAMPAIGN,
+        ITEMS.c.gold.is_(None),
+        ITEMS.c.given + HELD < OVERLAP,
+        ITEMS.c.prompt_id.not_in(JUDGED),
+        ITEMS.c.prompt_id.not_in(SKIPPED),
+    )
+    .limit(1)
+)
+BEGUN = OPEN.where(ITEMS.c.given > 0, ITEMS.c.given < OVERLAP).order_by(ITEMS.c.place)
+HELD_BY_OTHERS = OPEN.where(ITEMS.c.given == 0, ITEMS.c.prompt_id.in_(OTHERS)).order_by(ITEMS.c.place)
+NEW = OPEN.where(ITEMS.c.given == 0).order_by(ITEMS.c.place)
+NEW_BY_ARM = OPEN.where(ITEMS.c.given == 0).order_by(
+    sa.case((ITEMS.c.arm == sa.bindparam("arm"), 0), else_=1),
+    sa.case((ITEMS.c.arm == UNSURE, -sa.func.coalesce(ITEMS.c.unsure, 0.0)), else_=0.0),
+    ITEMS.c.place,
+)
+HAS_ARMS = sa.select(ITEMS.c.prompt_id).where(ITEMS.c.campaign == CAMPAIGN, ITEMS.c.unsure.is_not(None)).limit(1)
+GOLD = sa.select(ITEMS.c.prompt_id).where(
+    ITEMS.c.campaign == CAMPAIGN, ITEMS.c.gold.is_not(None), ITEMS.c.prompt_id.not_in(JUDGED)
+)
+MINE_NOW = (
+    sa.select(LEASES)
+    .where(
+        LEASES.c.campaign == CAMPAIGN,
+        LEASES.c.annotator == ANNOTATOR,
+        LEASES.c.expires_at > NOW,
+        LEASES.c.prompt_id.not_in(SKIPPED),
+    )
+    .order_by(LEASES.c.created_at)
+    .limit(1)
+)
+
+
 class Queue:
     """Of one campaign. `now` is seconds since 1970."""
 
@@ -123,9 +185,11 @@ class Queue:
             if self.store.is_postgresql:
                 # One claim at a time: two that look at the same moment would take the same last place.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"claim {self.campaign}"))))
-            if (held := self._held(connection, annotator, now, skipped)) is not None:
-                return held
-            prompt_id = self._next(connection, annotator, settings, now, rng, skipped)
+            told = {"campaign": self.campaign, "annotator": annotator, "now": now, "overlap": settings.overlap}
+            held = connection.execute(MINE_NOW, told | {"skipped": list(skipped)}).first()
+            if held is not None:
+                return lease_of(held)
+            prompt_id = self._next(connection, settings, rng, set(skipped), told)
             if prompt_id is None:
                 return None
             given_by_models = (
@@ -157,70 +221,28 @@ class Queue:
             )
             return lease
 
-    def _held(self, connection: sa.Connection, annotator: str, now: float, skipped: Sequence[str]) -> Lease | None:
-        query = (
-            sa.select(LEASES)
-            .where(
-                LEASES.c.campaign == self.campaign,
-                LEASES.c.annotator == annotator,
-                LEASES.c.expires_at > now,
-                LEASES.c.prompt_id.not_in(list(skipped)),
-            )
-            .order_by(LEASES.c.created_at)
-            .limit(1)
-        )
-        row = connection.execute(query).one_or_none()
-        return lease_of(row) if row is not None else None
-
     def _next(
-        self,
-        connection: sa.Connection,
-        annotator: str,
-        settings: Settings,
-        now: float,
-        rng: random.Random,
-        skipped: Sequence[str],
+        self, connection: sa.Connection, settings: Settings, rng: random.Random, skipped: set[str], told: dict[str, Any]
     ) -> str | None:
-        mine = sa.select(JUDGEMENTS.c.prompt_id).where(
-            JUDGEMENTS.c.annotator == annotator,
-            sa.or_(JUDGEMENTS.c.ranked, JUDGEMENTS.c.supersedes.is_(None)),
-            *standing(self.campaign),
-        )
-        held = (
-            sa.select(sa.func.count())
-            .where(
-                LEASES.c.campaign == self.campaign,
-                LEASES.c.prompt_id == ITEMS.c.prompt_id,
-                LEASES.c.annotator != annotator,
-                LEASES.c.expires_at > now,
-            )
-            .scalar_subquery()
-        )
-        can = [ITEMS.c.campaign == self.campaign, ITEMS.c.prompt_id.not_in(mine)]
-        open_ = [
-            *can,
-            ITEMS.c.gold.is_(None),
-            ITEMS.c.given < settings.overlap,
-            ITEMS.c.given + held < settings.overlap,
-        ]
-        last = sa.case((ITEMS.c.prompt_id.in_(list(skipped)), 1), else_=0)
-        untouched = sa.case((ITEMS.c.given + held == 0, 1), else_=0)
-        if rng.random() < settings.gold_share:
-            gold = sa.select(ITEMS.c.prompt_id).where(*can, ITEMS.c.gold.is_not(None), last == 0)
+        """A gold item now and then; otherwise what is begun, then what somebody else has in front of them, then what
+        nobody has; what the person skipped last."""
+
+        def first(question: sa.Select[Any], **more: Any) -> str | None:
+            found: str | None = connection.execute(question, told | more).scalar()
+            return found
+
+        if settings.gold_share and rng.random() < settings.gold_share:
             # In an order of its own for each person, so that nobody can tell another what comes next.
-            names: list[str] = sorted(connection.execute(gold).scalars())
+            names: list[str] = sorted(set(connection.execute(GOLD, told).scalars()) - skipped)
             if names:
                 return rng.choice(names)
-        by_chance = rng.random() < settings.random_share
-        first_arm = sa.case((ITEMS.c.arm == (RANDOM if by_chance else UNSURE), 0), else_=1)
-        has_arms = sa.exists().where(ITEMS.c.campaign == self.campaign, ITEMS.c.unsure.is_not(None))
-        order: list[Any] = [last, untouched, ITEMS.c.place]
-        if connection.execute(sa.select(has_arms)).scalar_one():
-            unsure = sa.case((ITEMS.c.arm == UNSURE, -sa.func.coalesce(ITEMS.c.unsure, 0.0)), else_=0.0)
-            order = [last, untouched, first_arm, unsure, ITEMS.c.place]
-        query = sa.select(ITEMS.c.prompt_id).where(*open_).order_by(*order).limit(1)
-        found: str | None = connection.execute(query).scalar_one_or_none()
-        return found
+        arm = RANDOM if rng.random() < settings.random_share else UNSURE
+        new = NEW_BY_ARM if first(HAS_ARMS) else NEW
+        for passed_over in (sorted(skipped), []) if skipped else ([],):
+            for question in (BEGUN, HELD_BY_OTHERS, new):
+                if (found := first(question, skipped=passed_over, arm=arm)) is not None:
+                    return found
+        return None
 
     def lease(self, id_: str) -> Lease | None:
         """The lease with this id, expired or not."""
@@ -282,6 +304,12 @@ class Queue:
                 .where(ITEMS.c.campaign == self.campaign, ITEMS.c.prompt_id == prompt_id)
                 .values(gold=dict(ranks) if ranks else sa.null())
             )
+
+    def is_gold(self, prompt_id: str) -> bool:
+        """Whether the right order of a prompt's answers is known."""
+        query = sa.select(ITEMS.c.gold).where(ITEMS.c.campaign == self.campaign, ITEMS.c.prompt_id == prompt_id)
+        with self.store.reading("items") as connection:
+            return connection.execute(query).scalar() is not None
 
     def gold(self) -> dict[str, dict[str, int]]:
         """Prompt id -> the right ranks of its answers."""

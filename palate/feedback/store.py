@@ -288,6 +288,9 @@ def _tell_the_queue(connection: sa.Connection, judgements: Sequence[Judgement], 
             )
         )
     for part in _parts({judgement.prompt_id for judgement in people}):
+        # First the turn, then the count: an update that waited for another would count without what that one stored.
+        of_these = sa.and_(ITEMS.c.campaign == campaign, ITEMS.c.prompt_id.in_(part))
+        connection.execute(sa.select(ITEMS.c.number).where(of_these).order_by(ITEMS.c.number).with_for_update())
         connection.execute(
             sa.update(ITEMS)
             .where(ITEMS.c.campaign == campaign, ITEMS.c.prompt_id.in_(part))
@@ -307,7 +310,7 @@ def given(campaign: str, prompt_id: Any) -> sa.ScalarSelect[int]:
     )
 
 
-def standing(campaign: str, *, simulated: bool | None = None) -> list[sa.ColumnElement[bool]]:
+def standing(campaign: str | sa.BindParameter[str], *, simulated: bool | None = None) -> list[sa.ColumnElement[bool]]:
     """Which rows of JUDGEMENTS are a campaign's and superseded by no other."""
     later = JUDGEMENTS.alias("later")
     superseded = sa.exists().where(later.c.campaign == campaign, later.c.supersedes == JUDGEMENTS.c.id)

@@ -81,7 +81,7 @@ ITEMS = sa.Table(
     sa.Column("gold", sa.JSON(none_as_null=True)),  # response id -> rank that is known to be right
     sa.Column("given", sa.Integer, nullable=False),  # how many people's judgements stand, "cannot rank" among them
     sa.UniqueConstraint("campaign", "prompt_id"),
-    sa.Index("ix_items_turn", "campaign", "place"),
+    sa.Index("ix_items_turn", "campaign", "given", "place"),
 )
 LEASES = sa.Table(
     "leases",  # who has which prompt in front of them, and in which order its answers are shown

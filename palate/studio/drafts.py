@@ -56,7 +56,12 @@ def keep(studio: Studio, account: str, key: str, content: dict[str, Any]) -> Dra
 def drop(studio: Studio, account: str, key: str) -> None:
     """What it was for is done."""
     with studio.store.writing() as connection:
-        connection.execute(sa.delete(DRAFTS).where(DRAFTS.c.account == account, DRAFTS.c.key == key))
+        forget(connection, account, key)
+
+
+def forget(connection: sa.Connection, account: str, key: str) -> None:
+    """The same inside the transaction that stores what it was for."""
+    connection.execute(sa.delete(DRAFTS).where(DRAFTS.c.account == account, DRAFTS.c.key == key))
 
 
 @router.get("/{key}")

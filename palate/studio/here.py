@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 
@@ -113,12 +113,12 @@ class Studio:
         return place.chats(self.name)
 
 
-def _studio(request: Request) -> Studio:
+async def _studio(request: Request) -> Studio:
     found: Studio = request.app.state.studio
     return found
 
 
-def _person(request: Request) -> Person:
+async def _person(request: Request) -> Person:
     """Whoever the doors let in (doors.py)."""
     person: Person | None = getattr(request.state, "person", None)
     if person is None:
@@ -126,8 +126,8 @@ def _person(request: Request) -> Person:
     return person
 
 
-def _role(role: str) -> Callable[[Person], Person]:
-    def allowed(person: Annotated[Person, Depends(_person)]) -> Person:
+def _role(role: str) -> Callable[[Person], Awaitable[Person]]:
+    async def allowed(person: Annotated[Person, Depends(_person)]) -> Person:
         if not person.may(role):
             raise HTTPException(403, f"This needs the role {role}; a lead can give it to you.")
         return person

@@ -7,6 +7,7 @@ lease, on the server, knows which answer stands where.
 from __future__ import annotations
 
 import datetime
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import sqlalchemy as sa
@@ -156,12 +157,28 @@ def last(studio: Studio, name: str, most: int = UNDOABLE) -> list[tuple[Judgemen
     return [(j, prompt) for j in found if (prompt := prompts[j.prompt_id]) is not None and j.presented_order]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The answers that a judgement is about, as they lay in front of a person."""
+
+    prompt_id: str
+    presented: tuple[str, ...]
+    since: float | None = None
+    """Seconds since 1970; none where it is a judgement that is changed."""
+    late: bool = False
+
+    @property
+    def numbered(self) -> dict[str, str]:
+        """Number on the screen -> response id."""
+        return _numbered(self.presented)
+
+
 def hand_in(studio: Studio, name: str, given: Given) -> Kept:
     """Store a judgement. The same handed in twice is stored once. Raises BadInput, or HTTPException 404 and 409."""
-    shown, started, late, gold = _shown(studio, name, given)
     id_ = stable_id("judgement", name, given.lease or "", given.supersedes or "")
     before = studio.store.judgement(id_, studio.campaign)
-    made = _judgement(studio, name, given, id_, shown, started, late=late, gold=gold)
+    shown = _shown(studio, name, given, before)
+    made = _judgement(studio, name, given, id_, shown)
     if before is not None:
         if (before.ranks, before.cannot_rank) != (made.ranks, made.cannot_rank):
             raise HTTPException(409, "You have handed in another order of these. Undo brings them back.")
@@ -174,7 +191,7 @@ def hand_in(studio: Studio, name: str, given: Given) -> Kept:
             if connection.execute(later).first() is not None:
                 raise HTTPException(409, "You have changed this one already. Open it again.")
         append_judgements(connection, [made], studio.campaign, studio.store.url)
-    drafts.drop(studio, name, draft_key(given.lease, given.supersedes))
+        drafts.forget(connection, name, draft_key(given.lease, given.supersedes))
     return Kept(id=id_, ranks=_places(made), new=True)
 
 
@@ -183,20 +200,17 @@ def draft_key(lease: str, supersedes: str | None) -> str:
     return f"rank:{supersedes or lease}"
 
 
-def _shown(studio: Studio, name: str, given: Given) -> tuple[dict[str, str], float | None, bool, bool]:
-    """(number on the screen -> response id, since when, whether the lease has expired, whether the order is known)."""
-    gold = studio.queue.gold()
+def _shown(studio: Studio, name: str, given: Given, stored: Judgement | None) -> Shown:
+    """What is judged: a judgement of theirs that is changed, what is leased to them, or what they handed in before."""
     if given.supersedes:
         before = own(studio, name, given.supersedes)
-        return _numbered(before.presented_order), None, False, before.prompt_id in gold
+        return Shown(before.prompt_id, before.presented_order)
     lease = studio.queue.lease(given.lease)
     if lease is not None and lease.annotator == name:
-        late = lease.expires_at < studio.now()
-        return _numbered(lease.presented), lease.created_at, late, lease.prompt_id in gold
-    stored = studio.store.judgement(stable_id("judgement", name, given.lease, ""), studio.campaign)
+        return Shown(lease.prompt_id, lease.presented, lease.created_at, lease.expires_at < studio.now())
     if stored is None:
         raise HTTPException(404, "These answers are not in front of you any more. Open the next ones.")
-    return _numbered(stored.presented_order), None, False, stored.is_gold
+    return Shown(stored.prompt_id, stored.presented_order)
 
 
 def _numbered(presented: tuple[str, ...]) -> dict[str, str]:
@@ -208,18 +222,9 @@ def _places(judgement: Judgement) -> dict[str, int]:
     return {number[id_]: rank for id_, rank in judgement.ranks.items()}
 
 
-def _judgement(
-    studio: Studio,
-    name: str,
-    given: Given,
-    id_: str,
-    shown: dict[str, str],
-    started: float | None,
-    *,
-    late: bool,
-    gold: bool,
-) -> Judgement:
+def _judgement(studio: Studio, name: str, given: Given, id_: str, what: Shown) -> Judgement:
     """As it is stored. Raises BadInput where it says nothing, or names an answer that is not there."""
+    shown = what.numbered
     told = [*given.ranks, *given.criteria, *given.flags, *([given.rewrite_of] if given.rewrite_of else [])]
     for place in told:
         if place not in shown:
@@ -231,12 +236,11 @@ def _judgement(
     rewrite = given.rewrite.strip() if given.rewrite else ""
     if rewrite and not given.rewrite_of:
         raise BadInput("it does not say which answer was rewritten.", "judgement", "Name it in rewrite_of.")
-    elapsed = studio.now() - started if started is not None else None
+    elapsed = studio.now() - what.since if what.since is not None else None
     seconds = given.seconds if elapsed is None or given.seconds is None else min(given.seconds, elapsed)
-    prompt_id = _prompt_of(studio, next(iter(shown.values())), given, name)
     return Judgement(
         id=id_,
-        prompt_id=prompt_id,
+        prompt_id=what.prompt_id,
         annotator=name,
         ranks=_competition({shown[place]: rank for place, rank in given.ranks.items()}),
         criteria={shown[p]: {k: float(v) for k, v in scores.items()} for p, scores in given.criteria.items() if scores},
@@ -247,26 +251,15 @@ def _judgement(
         cannot_rank=given.cannot_rank,
         confidence=given.confidence,
         seconds=round(seconds if seconds is not None else elapsed or 0.0, 1),
-        presented_order=tuple(shown.values()),
+        presented_order=what.presented,
         touched=given.touched,
-        is_gold=gold,
+        is_gold=studio.queue.is_gold(what.prompt_id),
         guidelines_version=studio.guidelines.version,
         created_at=datetime.datetime.fromtimestamp(studio.now(), datetime.UTC).isoformat(timespec="seconds"),
         supersedes=given.supersedes,
         source="studio",
-        extra={"late": True} if late else {},
+        extra={"late": True} if what.late else {},
     )
-
-
-def _prompt_of(studio: Studio, response_id: str, given: Given, name: str) -> str:
-    if given.supersedes:
-        return own(studio, name, given.supersedes).prompt_id
-    lease = studio.queue.lease(given.lease)
-    if lease is not None:
-        return lease.prompt_id
-    stored = studio.store.judgement(stable_id("judgement", name, given.lease, ""), studio.campaign)
-    assert stored is not None
-    return stored.prompt_id
 
 
 def _competition(ranks: dict[str, int]) -> dict[str, int]:

@@ -129,7 +129,7 @@ def _work() -> None:
         sa.Column("given", sa.Integer, nullable=False),
         sa.UniqueConstraint("campaign", "prompt_id"),
     )
-    op.create_index("ix_items_turn", "items", ["campaign", "place"])
+    op.create_index("ix_items_turn", "items", ["campaign", "given", "place"])
     op.create_table(
         "leases",
         sa.Column("id", sa.String(64), primary_key=True),
