@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,7 +13,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from palate.errors import BadInput, PalateError
-from palate.studio import chat, compose, drafts, guidelines, home, rank, reference, review, write
+from palate.studio import chat, compose, drafts, entrance, guidelines, home, me, people, rank, reference, review, write
 from palate.studio.doors import Doors
 from palate.studio.here import Studio
 from palate.studio.pages import page
@@ -27,6 +28,9 @@ ROUTERS = (
     write.router,
     compose.router,
     review.router,
+    entrance.router,
+    people.router,
+    me.router,
 )
 
 
@@ -77,10 +81,15 @@ def _answer(request: Request, status: int, detail: str) -> Response:
 def _told(request: Request, error: Exception) -> Response:
     status, detail = getattr(error, "status_code", 500), str(getattr(error, "detail", error))
     if status == 401 and not _is_api(request):
-        return RedirectResponse(f"/login?next={request.url.path}", 303)
+        if request.method != "GET":  # what was sent is still in the browser: it can be sent again
+            return page(request, "ended.html", status=401)
+        asked = f"{request.url.path}?{request.url.query}".rstrip("?")
+        return RedirectResponse(f"/login?{urlencode({'next': asked})}", 303)
     if status == 404 and detail == "Not Found":
         detail = "There is no such page."
-    return _answer(request, status, detail)
+    answer = _answer(request, status, detail)
+    answer.headers.update(getattr(error, "headers", None) or {})
+    return answer
 
 
 def _mended(request: Request, error: Exception) -> Response:

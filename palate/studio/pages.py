@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
 from importlib import resources
@@ -35,9 +36,14 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"shown": text.shown, "plain": text.plain}
+    made.filters |= {"shown": text.shown, "plain": text.plain, "when": when}
     made.globals |= {"CRITERIA": CRITERIA, "static": static}
     return made
+
+
+def when(seconds: float) -> str:
+    """Seconds since 1970 as people read them; in UTC, since nobody knows where they are."""
+    return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @functools.lru_cache(maxsize=100)
