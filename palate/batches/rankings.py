@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palate.batches.replies import Replies, lay_out
 from palate.feedback.reliability import EQUAL, Annotator
-from palate.records import CRITERIA, Judgement, Prompt, Response
+from palate.records import CRITERIA, Judgement, Prompt, Response, stable_id
 from palate.text.tokenizer import Tokenizer
 
 
@@ -49,7 +49,8 @@ def groups(
     annotators: what is known of who judged; without it everybody counts alike.
 
     Sampled ids are used as they are; a response without ids (from a file) is encoded and closed with the end marker.
-    Responses of one prompt with the same ids are one candidate: judged twice, compared never.
+    Responses of one prompt with the same ids are one candidate: judged twice, compared never. A rewrite by a
+    person, who does not count tokens, is left out where it does not fit; of the others its judgement is heard.
     """
     by_prompt: dict[str, list[Judgement]] = {}
     for judgement in judgements:
@@ -64,7 +65,7 @@ def groups(
         if not judged:
             continue
         ids = tuple(tokenizer.encode_prompt(prompt.messages))
-        group = _group(prompt, ids, answers.get(prompt.id, []), judged, tokenizer, annotators or {})
+        group = _group(prompt, ids, answers.get(prompt.id, []), judged, tokenizer, annotators or {}, room)
         if len(ids) + max(map(len, group.reply_ids), default=0) > room:
             too_long += 1
         elif any(any(row) for row in group.counted):
@@ -79,11 +80,17 @@ def _group(
     judged: Sequence[Judgement],
     tokenizer: Tokenizer,
     annotators: Mapping[str, Annotator],
+    room: int,
 ) -> Group:
+    rewritten = {stable_id("response", j.prompt_id, j.rewrite) for j in judged if j.rewrite}
+    left_out: set[str] = set()
     candidates: dict[tuple[int, ...], Response] = {}
     place: dict[str, int] = {}
     for answer in answers:
         ids = answer.token_ids or tokenizer.encode_reply(prompt.messages, answer.text)
+        if answer.id in rewritten and len(prompt_ids) + len(ids) > room:
+            left_out.add(answer.id)
+            continue
         candidates.setdefault(ids, answer)
         place[answer.id] = list(candidates).index(ids)
     count = len(candidates)
@@ -93,6 +100,8 @@ def _group(
     scores: list[list[list[float]]] = [[[] for _ in CRITERIA] for _ in range(count)]
     for judgement in judged:
         for a, b, weight, told in annotators.get(judgement.annotator, EQUAL).evidence(judgement):
+            if a in left_out or b in left_out:
+                continue
             i, j = place[a], place[b]
             if i == j:
                 continue
@@ -101,6 +110,8 @@ def _group(
             weights[i][j] += weight
             comparisons += 1
         for answer_id, given in judgement.criteria.items():
+            if answer_id in left_out:
+                continue
             for number, name in enumerate(CRITERIA):
                 if name in given:
                     scores[place[answer_id]][number].append((given[name] - 3) / 2)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from palate import metrics, scorers
 from palate.errors import BadInput
-from palate.feedback import asked, formats, split, statistics
-from palate.feedback.place import campaign, store_url
-from palate.feedback.store import open_store
+from palate.feedback import asked, formats, rewrites, split, statistics
+from palate.feedback.place import campaign, chats, store_url
+from palate.feedback.store import Store, open_store
 from palate.kitchen import knowledge, panel
 from palate.recipe import Rank, Recipe, Scoring
 from palate.records import Judgement, Prompt, Response, read_jsonl, stable_id, write_jsonl
@@ -39,6 +39,8 @@ def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
         with open_store(store_url(recipe, workspace)) as store:
             name = campaign(workspace)
             told["people"] = store.fingerprint(name, simulated=False)
+            if store.count_judgements(_chats(workspace), simulated=False):
+                told["people"] += f" chats {store.fingerprint(_chats(workspace), simulated=False)}"
             few = store.count_judgements(name, simulated=False) < (settings.until or 0)
         if few and workspace.own("rankings"):  # a run that was moved without its store keeps the snapshot it has
             told["people"] = workspace.manifest("rankings").get("outside", {}).get("people", told["people"])
@@ -47,6 +49,11 @@ def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
 
 def _waits(settings: Rank) -> bool:
     return settings.until is not None and "people" in settings.by
+
+
+def _chats(workspace: Workspace) -> str:
+    """The campaign of what people judged while they chatted. A control shares it with its run."""
+    return chats((workspace.parent or workspace).folder.resolve().name)
 
 
 def wait(recipe: Recipe, workspace: Workspace) -> None:
@@ -113,6 +120,13 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         if not fresh:
             raise BadInput("there is no judgement.", ", ".join(settings.by), "Rank some answers: `palate rank RUN`.")
         report = {"campaign": name, "placebo": settings.shuffled, **statistics.summary(judgements, responses)}
+        if "people" in settings.by:
+            theirs = _from_chats(store, workspace, prompts)
+            report["from_chats"] = len(theirs[2])
+            prompts, responses, judgements = prompts + theirs[0], responses + theirs[1], judgements + theirs[2]
+        report["rewrites"] = sum(judgement.rewrite is not None for judgement in judgements)
+        judgements, responses = rewrites.taught(judgements, responses)
+        fresh = len(judgements)
         if (round_before := workspace.before("rankings")) is not None:
             earlier = round_before.read("rankings")
             prompts, responses, judgements = _with_earlier(earlier, prompts, responses, judgements)
@@ -125,6 +139,30 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
         if recipe.scoring is not None and "scorers" in settings.by:
             report["scorers"] = scorers.fingerprint(recipe.scoring)
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def _from_chats(
+    store: Store, workspace: Workspace, prompts: Sequence[Prompt]
+) -> tuple[list[Prompt], list[Response], list[Judgement]]:
+    """What people judged while they chatted with this run's models. What begins with a question that is held out
+    is left out: what is measured with that one would be known."""
+    name = _chats(workspace)
+    judged = store.judgements(name, simulated=False)
+    demonstrations = workspace.read("demonstrations") / "prompts.jsonl"
+    known = [*prompts, *(read_jsonl(demonstrations, Prompt) if demonstrations.is_file() else ())]
+    held_out = {prompt.messages for prompt in known if prompt.split != "train"}
+    about = {judgement.prompt_id for judgement in judged}
+    found = [
+        prompt
+        for prompt in store.prompts(name)
+        if prompt.id in about and not any(prompt.messages[:n] in held_out for n in range(1, len(prompt.messages) + 1))
+    ]
+    kept = {prompt.id for prompt in found}
+    return (
+        found,
+        [response for response in store.responses(name) if response.prompt_id in kept],
+        [judgement for judgement in judged if judgement.prompt_id in kept],
+    )
 
 
 def _with_earlier(

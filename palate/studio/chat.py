@@ -6,7 +6,8 @@ stored.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import secrets
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
@@ -17,9 +18,11 @@ from palate.errors import BadInput
 from palate.records import Message
 from palate.studio import drafts, talks, verdicts
 from palate.studio.answering import Events, Question, Voice
+from palate.studio.compose import Composed
 from palate.studio.here import Anybody, Evaluator, Here, Speaker, Studio
 from palate.studio.pages import page
 from palate.studio.talks import Listed, Talk, Turn, Verdict
+from palate.studio.write import mark_key
 
 router = APIRouter(tags=["chat"])
 
@@ -29,8 +32,8 @@ Said = Annotated[str, Field(min_length=1, max_length=8000)]
 Written = Annotated[str, Field(min_length=1, max_length=50_000)]
 Reason = Annotated[str, Field(max_length=5000)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
-NEW_EXAMPLE = "write:new"
-"""The draft that the page of demonstrations begins with."""
+SLOTS = 99
+"""Demonstrations that somebody may have begun at once."""
 
 
 class Strict(BaseModel):
@@ -88,16 +91,14 @@ class Improvement(Where):
     reason: Reason = ""
     example: bool = False
     """Also begin a demonstration with it, on the page where those are written (authors only)."""
-    replace: bool = False
-    """Even where another demonstration is begun there already."""
 
 
 class Improved(BaseModel):
-    """The conversation as it is now; `example` says whether a demonstration was begun, or another one is in the way."""
+    """The conversation as it is now, the judgement's id, and where the demonstration is that was begun, if one was."""
 
     conversation: Talk
     judgement: str | None
-    example: Literal["", "begun", "in the way"]
+    example: str
 
 
 class Models(BaseModel):
@@ -188,33 +189,29 @@ def improve(studio: Studio, account: str, given: Improvement, *, author: bool) -
     if not given.example or talks.the_answer(talk.turn(given.turn)).text != text:
         talk, made = verdicts.improve(studio, account, talk.id, given.turn, text, reason=given.reason)
         judgement = made.judgement
-    example: Literal["", "begun", "in the way"] = ""
-    if given.example:
-        example = _begin_example(studio, account, talk, given, text)
+    example = _begin_example(studio, account, talk, given, text) if given.example else ""
     return Improved(conversation=talks.all_viewed(talk), judgement=judgement, example=example)
 
 
-def _begin_example(
-    studio: Studio, account: str, talk: Talk, given: Improvement, text: str
-) -> Literal["begun", "in the way"]:
-    """The conversation with this last answer as the draft of a demonstration."""
-    there = drafts.read(studio, account, NEW_EXAMPLE)
-    if there is not None and not given.replace and _says_something(there.content):
-        return "in the way"
+def _begin_example(studio: Studio, account: str, talk: Talk, given: Improvement, text: str) -> str:
+    """The conversation with this last answer as a demonstration that is begun, in the first free place; its address.
+
+    That a model drafted it is noted here and not told by the page that is opened then, so that the mark stays.
+    """
     turn = talk.turn(given.turn)
-    said = talks.the_answer(turn)
-    messages = [*talk.messages(turn.parent), Message(role="assistant", content=text)]
-    content = {
-        "messages": [message.to_json() for message in messages],
-        "drafted_by": "person" if turn.by_person else "model",
-        "draft": {"text": said.text, **verdicts.drawn(studio, account, turn)},
-    }
-    drafts.keep(studio, account, NEW_EXAMPLE, content)
-    return "begun"
-
-
-def _says_something(content: dict[str, Any]) -> bool:
-    return any(str(turn.get("content", "")).strip() for turn in content.get("messages", []) if isinstance(turn, dict))
+    said = [*talk.messages(turn.parent), Message(role="assistant", content=text)]
+    begun = drafts.begun(studio, account, "write:")
+    slot = next((n for n in range(1, SLOTS + 1) if Composed(slot=n).key not in begun), None)
+    if slot is None:
+        raise HTTPException(413, f"You have begun {SLOTS} examples. Finish some on the page Write first.")
+    composed = Composed(token=secrets.token_hex(12), system=talk.system, slot=slot)
+    spoken = [message.content for message in said if message.role != "system"]
+    composed.exchanges = list(zip(spoken[::2], spoken[1::2], strict=True))
+    if not turn.by_person:
+        mark = {"text": talks.the_answer(turn).text, **verdicts.drawn(studio, account, turn)}
+        drafts.keep(studio, account, mark_key(composed.token), mark)
+    drafts.keep(studio, account, composed.key, composed.to_json())
+    return composed.address
 
 
 # --- pages ---------------------------------------------------------------------------------------------------------

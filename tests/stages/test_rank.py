@@ -2,18 +2,23 @@ import dataclasses
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests_small import small_recipe
 
 from palate import flow
 from palate import recipe as recipes
+from palate.batches.rankings import groups
 from palate.commands import rank as command
 from palate.errors import BadInput, RecipeError, ScorerFailed
-from palate.feedback.store import open_store
+from palate.feedback.rewrites import taught
+from palate.feedback.statistics import longer_wins
+from palate.feedback.store import Store, open_store
 from palate.recipe import Recipe
-from palate.records import Judgement, Response, read_jsonl
+from palate.records import Judgement, Prompt, Response, conversation, read_jsonl, stable_id
 from palate.stages import rank
+from palate.text import tokenizer as tokenizers
 from palate.workspace import Workspace
 
 Made = tuple[Recipe, Workspace]
@@ -227,3 +232,149 @@ def test_a_failing_scorer_publishes_nothing(tmp_path: Path, small_run: Made) -> 
     assert not Workspace(tmp_path / "run").own("rankings")
     with pytest.raises(ScorerFailed, match="no right answer"):
         scored(tmp_path, small_run, LENGTH.format(sign=""), "scoring.verifier.weight=1.0")
+
+
+def by_people(tmp_path: Path, small_run: Made) -> tuple[Recipe, Workspace, Store]:
+    """A run that waits for two judgements of people, which are there, and an open store to add others to."""
+    url = f"sqlite:///{tmp_path / 'people.sqlite'}"
+    override = ['rank.by=["people"]', "rank.until=2", f'feedback.store="{url}"']
+    recipe = recipes.parse(recipes.dump(small_run[0]), "small", override)
+    workspace = Workspace(tmp_path / "run", parent=small_run[1])
+    command.rank(small_run[1].folder, url=url, campaign=rank.campaign(workspace), annotator="guest", count=2,
+                 read=lambda _: "b>a", write=lambda _: None)  # fmt: skip
+    return recipe, workspace, open_store(url)
+
+
+def chatted(id_: str, question: str, texts: dict[str, int], **more: Any) -> tuple[Prompt, list[Response], Judgement]:
+    """What a chat leaves in the store: a question, answers without token ids, and their ranks."""
+    prompt = Prompt(id=id_, messages=conversation(question), family=id_, source="studio chat")
+    answers = [Response(id=f"{id_} {n}", prompt_id=id_, text=text, model="ppo") for n, text in enumerate(texts)]
+    ranks = dict(zip([a.id for a in answers], texts.values(), strict=True))
+    return prompt, answers, Judgement(id=f"j {id_}", prompt_id=id_, annotator="ann", ranks=ranks, **more)
+
+
+def add(store: Store, campaign: str, *told: tuple[Prompt, list[Response], Judgement]) -> None:
+    for prompt, answers, judgement in told:
+        store.add_prompts([prompt], campaign)
+        store.add_responses(answers, campaign)
+        store.add_judgements([judgement], campaign)
+
+
+def learned(workspace: Workspace, split: str = "train") -> dict[str, set[tuple[str, str, float]]]:
+    """What the reward model is given: question -> (better answer, worse answer, P) of every pair it trains on."""
+    tokenizer = tokenizers.load(workspace.read("sft"))
+    folder = workspace.read("rankings")
+    members, _ = groups(
+        (p for p in read_jsonl(folder / "prompts.jsonl", Prompt) if p.split == split),
+        read_jsonl(folder / "responses.jsonl", Response),
+        read_jsonl(folder / "judgements.jsonl", Judgement),
+        tokenizer,
+        room=160,
+    )
+    found: dict[str, set[tuple[str, str, float]]] = {}
+    for group in members:
+        said = [tokenizer.decode(ids).strip() for ids in group.reply_ids]
+        for i, row in enumerate(group.counted):
+            for j, weight in enumerate(row):
+                if weight:
+                    target = group.targets[i][j]
+                    pair = (said[i], said[j], target) if target >= 0.5 else (said[j], said[i], 1 - target)
+                    found.setdefault(group.prompt.messages[-1].content, set()).add(pair)
+    return found
+
+
+def test_judgements_of_chats_are_learned_from_too_and_do_not_end_the_wait(tmp_path: Path, small_run: Made) -> None:
+    recipe, workspace, store = by_people(tmp_path, small_run)
+    with store:
+        chats = rank.chats(small_run[1].folder.name)
+        assert flow.run_stage("rank", recipe, workspace)
+        before = learned(workspace)
+        add(store, chats, chatted("c1", "Is it warm?", {"It is.": 1, "No idea.": 2}),
+            chatted("c2", "Two or three?", {"Two.": 1, "Three.": 1}, extra={"both_bad": True}),
+            chatted("c3", "Which one?", {"One.": 2, "Two.": 1, "Four.": 2}, extra={"only_best": True}))  # fmt: skip
+        (step,) = (step for step in flow.plan(recipe, workspace) if step.stage.name == "rank")
+        assert (step.state, step.why) == ("stale", "people have ranked since it was made")
+        assert flow.run_stage("rank", recipe, workspace)
+        now = learned(workspace)
+        assert {question: pairs for question, pairs in now.items() if question not in before} == {
+            "Is it warm?": {("It is.", "No idea.", 1.0)},
+            "Two or three?": {("Two.", "Three.", 0.5)},
+            "Which one?": {("Two.", "One.", 1.0), ("Two.", "Four.", 1.0)},  # nothing about one and four
+        }
+        assert {question: now[question] for question in before} == before
+        report = json.loads((workspace.read("rankings") / "report.json").read_text())
+        assert report["from_chats"] == 3 and report["judgements"] == 2, "figures about ranking are of what was ranked"
+        assert not flow.run_stage("rank", recipe, workspace)
+        assert store.count_judgements(rank.campaign(workspace)) == 2, "what the wait counts"
+
+
+def test_what_was_asked_in_a_chat_and_is_held_out_is_not_learned_from(tmp_path: Path, small_run: Made) -> None:
+    recipe, workspace, store = by_people(tmp_path, small_run)
+    prompts = list(read_jsonl(small_run[1].read("demonstrations") / "prompts.jsonl", Prompt))
+    test = next(p for p in prompts if p.split == "test")
+    train = next(p for p in prompts if p.split == "train")
+    with store:
+        told = chatted("mine", "", {"Yes.": 1, "No.": 2})
+        on = (*test.messages, *conversation("Why?", "So.")[1:], *conversation("And then?"))
+        for id_, messages in (("held", test.messages), ("on", on), ("free", train.messages)):
+            prompt = dataclasses.replace(told[0], id=id_, messages=messages)
+            answers = [dataclasses.replace(a, id=f"{id_} {a.id}", prompt_id=id_) for a in told[1]]
+            ranks = {answers[0].id: 1, answers[1].id: 2}
+            add(
+                store,
+                rank.chats("small"),
+                (prompt, answers, Judgement(id=id_, prompt_id=id_, annotator="x", ranks=ranks)),
+            )
+        flow.run_stage("rank", recipe, workspace)
+    kept = {j.id for j in read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement)}
+    assert "free" in kept and not {"held", "on"} & kept
+
+
+LONG = "so " * 400
+
+
+def test_a_rewrite_is_above_what_it_corrects_and_that_above_the_others(tmp_path: Path, small_run: Made) -> None:
+    recipe, workspace, store = by_people(tmp_path, small_run)
+    with store:
+        (judgement, other) = store.judgements(rank.campaign(workspace))
+        texts = {r.id: r.text for r in store.responses(rank.campaign(workspace))}
+        best, *_ = sorted(judgement.ranks, key=lambda id_: judgement.ranks[id_])
+        mended = [
+            dataclasses.replace(judgement, id="m", supersedes=judgement.id, rewrite_of=best, rewrite="Try the soup."),
+            dataclasses.replace(other, id="n", supersedes=other.id, rewrite_of=next(iter(other.ranks)), rewrite=LONG),
+        ]
+        store.add_judgements(mended, rank.campaign(workspace))
+        question = next(p for p in store.prompts(rank.campaign(workspace)) if p.id == judgement.prompt_id)
+    flow.run_stage("rank", recipe, workspace)
+    folder = workspace.read("rankings")
+    written = [r for r in read_jsonl(folder / "responses.jsonl", Response) if r.origin == "human"]
+    assert [r.text for r in written] == ["Try the soup.", LONG]
+    assert written[0].id == stable_id("response", question.id, "Try the soup.")
+    order = ["Try the soup.", *(texts[id_] for id_ in sorted(judgement.ranks, key=lambda id_: judgement.ranks[id_]))]
+    pairs = {(a, b, 1.0) for n, a in enumerate(order) for b in order[n + 1 :]}
+    assert len(pairs) == 3 and learned(workspace, question.split)[question.messages[-1].content] == pairs
+    every = learned(workspace) | learned(workspace, "dev")
+    assert len(every) == 2, "a rewrite that does not fit the model takes the order it stands on with it no more"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["rewrites"] == 2 and report["longer_wins"] == statistics_of(judgement, other, texts)
+
+
+def statistics_of(one: Judgement, other: Judgement, texts: dict[str, str]) -> float | None:
+    """Length bias of two judgements as they were given, which a rewrite is no part of."""
+    return longer_wins([one, other], {id_: len(text.split()) for id_, text in texts.items()})
+
+
+def test_taught_twice_is_taught_once() -> None:
+    answers = [Response(id=id_, prompt_id="p", text=id_) for id_ in "abc"]
+    given = [
+        Judgement(id="1", prompt_id="p", annotator="x", ranks={"a": 1, "b": 2, "c": 2}, rewrite_of="a", rewrite="A"),
+        Judgement(id="2", prompt_id="p", annotator="x", ranks={"a": 2, "b": 1, "c": 2}, extra={"only_best": True}),
+        Judgement(id="3", prompt_id="p", annotator="x", ranks={"a": 1, "b": 2}, rewrite_of="a", rewrite="a"),
+    ]
+    judgements, responses = taught(given, answers)
+    written = stable_id("response", "p", "A")
+    assert judgements[0].ranks == {written: 1, "a": 2, "b": 3, "c": 3}
+    assert [j.ranks for j in judgements[1:3]] == [{"b": 1, "a": 2}, {"b": 1, "c": 2}]
+    assert judgements[3] == given[2], "words that nobody changed are no better than themselves"
+    assert [r.id for r in responses] == ["a", "b", "c", written] and responses[-1].origin == "human"
+    assert taught(judgements, responses) == (judgements, responses)

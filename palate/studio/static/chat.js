@@ -1,5 +1,6 @@
 // Talk with models: an answer grows as text while it is made and becomes what the server has cleaned at its end. The
 // conversation is a tree that the server keeps; this page shows the one path through it that its person is at.
+import { events } from "./stream.js";
 import { ask, say, typing, warn } from "./studio.js";
 import { Draft } from "./drafts.js";
 import { fill } from "./html.js";
@@ -275,49 +276,23 @@ async function prefer(turn) {
   } catch (error) { warn(error.message); }
 }
 
-async function improve(turn, text, example, replace = false) {
+async function improve(turn, text, example) {
   if (!text) { warn("There is nothing in it. Write what the model should have said."); return; }
   const area = byId(`edit-${turn.id}`);
   try {
-    const told = await ask("/api/v1/chat/improve", { method: "POST", body: { conversation: talk.id, turn: turn.id, text, example, replace } });
+    const told = await ask("/api/v1/chat/improve", { method: "POST", body: { conversation: talk.id, turn: turn.id, text, example } });
     if (area?.draft) { area.draft.drop(); ask(`/api/v1/drafts/${area.draft.key}`, { method: "DELETE" }).catch(() => {}); }
     talk = told.conversation;
     editing = "";
     warn("");
     show();
-    if (told.example === "begun") { location.href = "/write"; return; }
-    if (told.example === "in the way") { askToReplace(turn, text); return; }
+    if (told.example) { location.href = told.example; return; }
     byId(`t-${talk.at}`)?.focus();
     say("Stored: what you wrote is better than what the model said.");
   } catch (error) { warn(error.status ? error.message : "The studio does not answer. What you wrote stays here; keep it when the studio is back."); }
 }
 
-function askToReplace(turn, text) {
-  const box = make("div", { className: "warning row", role: "alert" }, make("span", { text: "You have an unfinished example on the page Write." }),
-    make("button", { type: "button", className: "button small", text: "Replace it with this one", on: () => improve(turn, text, true, true) }),
-    make("button", { type: "button", className: "button small", text: "Leave it", on: () => { box.remove(); byId(`t-${talk.at}`)?.focus(); } }));
-  byId(`t-${talk.at}`).append(box);
-  box.querySelector("button").focus();
-}
-
 // --- asking ---
-
-/** The events of a stream. A piece of the network ends anywhere, in the middle of a letter too. */
-async function* events(body) {
-  const reader = body.getReader();
-  const decoder = new TextDecoder();
-  let carry = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    carry += done ? decoder.decode() : decoder.decode(value, { stream: true });
-    for (let end; (end = carry.indexOf("\n\n")) >= 0; carry = carry.slice(end + 2)) {
-      const data = carry.slice(0, end).split("\n").filter((line) => line.startsWith("data: ")).map((line) => line.slice(6)).join("\n");
-      if (data === "[DONE]") return;
-      if (data) yield JSON.parse(data);
-    }
-    if (done) throw new Error("cut off");
-  }
-}
 
 const kind = () => document.querySelector('[name="kind"]:checked')?.value ?? "one";
 
