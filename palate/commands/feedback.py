@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from palate import flow, metrics
 from palate.errors import BadInput
 from palate.feedback import backup as backups
-from palate.feedback import exchange, place
+from palate.feedback import exchange, formats, place
 from palate.feedback.exchange import stored
 from palate.feedback.exchange.pile import Pile
 from palate.feedback.store import Store, open_store
@@ -83,7 +83,8 @@ def take_in(
 ) -> stored.Kept:
     """Import a file, all of it in one transaction, and say what was kept and what was left out."""
     there = find(told, new=True)
-    form, pile = exchange.read_file(path, name, answers=answers)
+    with metrics.Progress("reading", _lines(path), unit="rows") as progress:
+        form, pile = exchange.read_file(path, name, answers=answers, advance=progress.advance)
     total = len(pile.demonstrations) + len(pile.prompts) + len(pile.responses) + len(pile.judgements)
     if not total:
         raise BadInput(
@@ -104,6 +105,11 @@ def take_in(
             write(f"  {count:,} {what}" + (f", {count - new:,} of them there already" if new < count else ""))
     _tell(pile, write)
     return kept
+
+
+def _lines(path: Path) -> int:
+    """How many lines a file has, for telling how far it is; not asked of what is no file of lines."""
+    return sum(1 for _ in formats.byte_lines(path)) if ".jsonl" in path.suffixes else 0
 
 
 def _reasons(pile: Pile) -> str:

@@ -104,12 +104,18 @@ MOST = 50_000_000
 
 
 def read_file(
-    path: Path, name: str | None = None, *, answers: Sequence[str] | None = None, most: int | None = None
+    path: Path,
+    name: str | None = None,
+    *,
+    answers: Sequence[str] | None = None,
+    most: int | None = None,
+    advance: Callable[[int], None] = lambda amount: None,
 ) -> tuple[str, Pile]:
     """(format, the records of a file with what was left out and why).
 
     name: the format; told from the first line when None, and refused where that could be several. answers: the columns
-    of a CSV with answers. most: bytes the file may have. Raises BadInput; nothing is read in part.
+    of a CSV with answers. most: bytes the file may have. advance: is told of every line of a file of lines. Raises
+    BadInput; nothing is read in part.
     """
     known(name)
     if name in SHEETS or (name is None and path.suffix == ".csv"):
@@ -124,6 +130,7 @@ def read_file(
             form = _told_by(row, where, form)
         assert form is not None
         pile.rows += 1
+        advance(1)
         try:
             form.read(pile, row)
         except Left as reason:
