@@ -137,11 +137,13 @@ def _which(show: Show, campaign: str, overlap: int) -> list[sa.ColumnElement[boo
 
 
 def _holding(campaign: str, text: str) -> sa.Select[tuple[str]]:
-    """Ids of the prompts whose record holds `text`, in small letters and large. Records are stored as JSON, which
-    writes letters that are not of English as escapes: of those, large ones are found by large ones alone."""
-    as_text = sa.func.lower(sa.cast(PROMPTS.c.record, sa.Text))
-    spelt = {json.dumps(one)[1:-1].lower() for one in (text, text.lower())}
-    holds = [as_text.contains(one, autoescape=True) for one in sorted(spelt)]
+    """Ids of the prompts whose messages hold `text`, in small letters and large. They are stored as JSON, in which
+    letters that are not of English may be escapes: of those, large ones are found by large ones alone."""
+    said = sa.func.lower(sa.cast(PROMPTS.c.record["messages"], sa.Text))
+    spelt = {
+        json.dumps(one, ensure_ascii=escaped)[1:-1].lower() for one in (text, text.lower()) for escaped in (False, True)
+    }
+    holds = [said.contains(one, autoescape=True) for one in sorted(spelt)]
     return sa.select(PROMPTS.c.id).where(PROMPTS.c.campaign == campaign, sa.or_(*holds))
 
 

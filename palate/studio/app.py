@@ -13,7 +13,22 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from palate.errors import BadInput, PalateError
-from palate.studio import chat, compose, drafts, entrance, guidelines, home, me, people, rank, reference, review, write
+from palate.studio import (
+    carry,
+    chat,
+    compose,
+    drafts,
+    entrance,
+    guidelines,
+    home,
+    me,
+    people,
+    queue,
+    rank,
+    reference,
+    review,
+    write,
+)
 from palate.studio.doors import Doors
 from palate.studio.here import Studio
 from palate.studio.pages import page
@@ -28,6 +43,8 @@ ROUTERS = (
     write.router,
     compose.router,
     review.router,
+    queue.router,
+    carry.router,
     entrance.router,
     people.router,
     me.router,

@@ -42,7 +42,7 @@ class Background:
         self._lock = threading.Lock()
         self._slots: dict[str, _Slot] = {}
 
-    def ask(self, name: str, key: str, make: Callable[[], T], *, patience: float = 0.0) -> Told[T]:
+    def ask(self, name: str, key: str, make: Callable[[], T | None], *, patience: float = 0.0) -> Told[T]:
         """What `make` returns for `key`, which changes when the value may. It is called at most once at a time for each
         `name`; wait `patience` seconds for it, then take what there is."""
         with self._lock:
