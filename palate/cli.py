@@ -278,6 +278,15 @@ def studio(
         typer.Option(metavar="URL", help="Where work on a file is kept; beside it when absent."),
     ] = None,
     annotator: Annotated[str, typer.Option(help="Your pseudonym, where nobody logs in.")] = "",
+    login: Annotated[  # noqa: FBT002
+        bool, typer.Option("--login", help="Have accounts; always so where other machines reach it (--host).")
+    ] = False,
+    origin: Annotated[
+        str, typer.Option(metavar="https://...", help="What people type, where a proxy ends HTTPS before it.")
+    ] = "",
+    lead_link: Annotated[  # noqa: FBT002
+        bool, typer.Option("--lead-link", help="Say a link that makes a lead, for whoever lost the password.")
+    ] = False,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open it in the browser.")] = True,  # noqa: FBT002
 ) -> None:
     """Open the studio in the browser: write demonstrations, rank answers, chat, see what the rankings changed."""
@@ -292,6 +301,9 @@ def studio(
         store=store,
         browser=browser and sys.stdout.isatty(),
         write=typer.echo,
+        login=login,
+        origin=origin.rstrip("/"),
+        lead_link=lead_link,
     )
 
 

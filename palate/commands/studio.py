@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 import socket
 import threading
@@ -11,15 +12,16 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from palate import flow
 from palate.commands.speaker import Speaker
-from palate.errors import BadInput, PalateError, RecipeError
+from palate.errors import BadInput, RecipeError
 from palate.feedback import exchange, place
 from palate.feedback.campaigns import Settings
-from palate.feedback.people import Person
+from palate.feedback.people import People, Person
 from palate.feedback.queue import Queue
 from palate.feedback.store import Store, open_store
 from palate.records import Prompt, Response, read_jsonl
@@ -87,26 +89,52 @@ def open_studio(
     store: str | None,
     browser: bool,
     write: Callable[[str], None],
+    login: bool = False,
+    origin: str = "",
+    lead_link: bool = False,
 ) -> None:
-    """Serve until Ctrl-C. Raises BadInput where there is nothing to open or the address cannot be had."""
+    """Serve until Ctrl-C. Raises BadInput where there is nothing to open or the address cannot be had.
+
+    People log in where `login` says so, where the studio answers other machines, where it has an `origin` (what people
+    type, behind a proxy that ends HTTPS), and wherever its store has accounts. lead_link: say a link by which somebody
+    becomes a lead, for whoever has lost the password.
+    """
+    _check_origin(origin)
     is_run = (what / flow.RECIPE).is_file()
     if is_run and store is not None:  # the run would wait for judgements in another place
         raise RecipeError("--store is for a file. A run's store is in its recipe: [feedback] store.")
     url, make = _run(what) if is_run else _file(what, answers)
     with open_store(store or url) as opened:
         studio_of = make(opened)
-        _loopback_only(host)
+        people = People(opened)
+        accounts = login or lead_link or bool(origin) or not _is_loopback(host) or bool(people.accounts())
         listening = _listen(host, port)
-        address = f"{'[' + host + ']' if ':' in host else host}:{listening.getsockname()[1]}"
-        hosts = frozenset({address, f"localhost:{listening.getsockname()[1]}"})
-        app = build(studio_of(Person(who, frozenset({"lead"})), hosts))
-        server = Announced(uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=3))
+        number = listening.getsockname()[1]
+        address = f"{_reachable(host)}:{number}"
+        hosts = frozenset({address, *(f"{name}:{number}" for name in _names(host)), *_netloc(origin)})
+        studio = studio_of(None if accounts else Person(who, frozenset({"lead"})), hosts)
+        app = build(dataclasses.replace(studio, origin=origin))
+        base = origin or f"http://{address}"
+        link = (people.lead_invite() if lead_link else people.setup_invite()) if accounts else None
+        server = Announced(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                server_header=False,
+                proxy_headers=False,  # whom a proxy speaks for is decided in studio/doors.py
+                timeout_graceful_shutdown=3,
+            )
+        )
 
         def ready() -> None:
-            write(f"The studio is open: http://{address}   (Ctrl-C closes it)")
+            write(f"The studio is open: {base}   (Ctrl-C closes it)")
             write(f"Everything people do is kept in {opened.url}")
+            if link is not None:
+                write(f"This link makes one lead, once: {base}/invite/{link}")
+            if accounts and not origin and not _is_loopback(host):
+                write("Passwords cross the network readable to others on it. With HTTPS: docs/studio-https.md")
             if browser:
-                webbrowser.open(f"http://{address}")
+                webbrowser.open(f"{base}/invite/{link}" if link is not None else base)
 
         server.ready = ready
         with contextlib.suppress(KeyboardInterrupt):  # which is how one closes it
@@ -114,7 +142,7 @@ def open_studio(
         write("The studio is closed.")
 
 
-Make = Callable[[Store], Callable[[Person, frozenset[str]], Studio]]
+Make = Callable[[Store], Callable[[Person | None, frozenset[str]], Studio]]
 
 
 def _run(folder: Path) -> tuple[str, Make]:
@@ -123,7 +151,7 @@ def _run(folder: Path) -> tuple[str, Make]:
     written = recipe.write.until if recipe.write is not None and "people" in recipe.write.demonstrations else None
     default = Settings(overlap=recipe.rank.overlap if recipe.rank is not None else 1)
 
-    def make(store: Store) -> Callable[[Person, frozenset[str]], Studio]:
+    def make(store: Store) -> Callable[[Person | None, frozenset[str]], Studio]:
         asked = Answers(store, workspace, default)
         asked.now()
         name = folder.resolve().name
@@ -141,7 +169,7 @@ def _file(path: Path, answers: Sequence[str] | None) -> tuple[str, Make]:
         raise BadInput("this folder is no run.", path, "Name a run folder, or a file with prompts and answers.")
     prompts, responses, judgements = exchange.read_items(path, answers)
 
-    def make(store: Store) -> Callable[[Person, frozenset[str]], Studio]:
+    def make(store: Store) -> Callable[[Person | None, frozenset[str]], Studio]:
         lay(store, path.name, prompts, responses, Settings())
         store.add_judgements(judgements, path.name)
         return lambda person, hosts: Studio(
@@ -151,13 +179,37 @@ def _file(path: Path, answers: Sequence[str] | None) -> tuple[str, Make]:
     return f"sqlite:///{path.resolve().with_name(path.name + '.feedback.sqlite')}", make
 
 
-def _loopback_only(host: str) -> None:
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
     try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        local = False
-    if not local:
-        raise PalateError(f"--host {host}: without accounts the studio is for this machine alone.")
+        return False
+
+
+def _reachable(host: str) -> str:
+    """What a browser is told for an address to listen at: all of them is none of them."""
+    if host in ("0.0.0.0", "::", ""):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def _names(host: str) -> set[str]:
+    """What else this machine is called by those who reach it there."""
+    if _is_loopback(host):
+        return {"localhost"}
+    name = socket.gethostname()
+    return {"localhost", name, f"{name.partition('.')[0]}.local"}
+
+
+def _netloc(origin: str) -> set[str]:
+    return {urlsplit(origin).netloc} if origin else set()
+
+
+def _check_origin(origin: str) -> None:
+    told = urlsplit(origin)
+    if origin and (told.scheme != "https" or not told.netloc or origin != f"https://{told.netloc}"):
+        raise BadInput("this is not what people type.", f"--origin {origin}", "For example https://studio.example.org")
 
 
 def _listen(host: str, port: int | None) -> socket.socket:

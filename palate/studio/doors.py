@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from palate.errors import PalateError
+from palate.feedback import exchange
 from palate.feedback.people import Person
 from palate.studio.here import Studio
 
@@ -43,9 +44,12 @@ HTTPS_ONLY = "max-age=31536000"
 LARGEST = 4 * 2**20
 """Bytes of what one request may send: a draft of 500,000 characters, however they are written, fits."""
 LONGEST_HEADERS = 32 * 2**10
+FILES = re.compile(r"/queue/import|/api/v1/files/[^/]*")
+"""Where files come in. They are larger, and a lead's: who is none is refused before it is read."""
 LIMITED = (
     (re.compile(r"/(rank|write|review)|/api/v1/(judgements|demonstrations|prompts|reviews)"), "judge"),
-    (re.compile(r"/chat(/.*)?|/api/v1/(chats?|duels?)(/.*)?|/api/v1/demonstrations/draft"), "generate"),
+    (re.compile(r"/api/v1/chat/(vote|prefer|improve)"), "judge"),
+    (re.compile(r"/api/v1/chat/say|/api/v1/demonstrations/draft"), "generate"),
 )
 """Which routes that change something count towards which limit of a person (limits.py)."""
 WITHOUT_LOGIN = ("/static/",)
@@ -72,7 +76,7 @@ class Doors:
         if refused is not None:
             await refused(scope, receive, answer.send)
             return
-        body = _Body(receive, answer)
+        body = _Body(receive, answer, _most(request))
         try:
             await self.app(scope, body.receive, answer.send)
         except Exception as error:
@@ -83,9 +87,7 @@ class Doors:
                 raise
         if body.too_large and not answer.begun:
             answer.held = False
-            await _told(request, 413, f"This is more than the {LARGEST // 2**20} MiB that are taken at once.")(
-                scope, receive, answer.send
-            )
+            await _too_large(request)(scope, receive, answer.send)
 
     def _refusal(self, request: Request) -> Response | None:
         """What must not come in, whoever it is."""
@@ -104,9 +106,7 @@ class Doors:
         if request.method not in SAFE and not _bearer(studio, headers) and not _same_origin(studio, headers, host):
             return _told(request, 403, "This came from another site, or does not say where it came from.")
         told = headers.get("content-length", "")
-        if told.isdigit() and int(told) > LARGEST:
-            return _told(request, 413, f"This is more than the {LARGEST // 2**20} MiB that are taken at once.")
-        return None
+        return _too_large(request) if told.isdigit() and int(told) > _most(request) else None
 
     async def _look(self, request: Request) -> Response | None:
         """Who comes, into the request's state; a refusal where that cannot be, or comes too often."""
@@ -165,14 +165,14 @@ class _Answer:
 class _Body:
     """What comes in, counted: a header can lie about it, or be absent."""
 
-    def __init__(self, receive: Receive, answer: _Answer) -> None:
-        self._receive, self._answer = receive, answer
+    def __init__(self, receive: Receive, answer: _Answer, most: int) -> None:
+        self._receive, self._answer, self._most = receive, answer, most
         self.size, self.too_large = 0, False
 
     async def receive(self) -> Message:
         message = await self._receive()
         self.size += len(message.get("body", b""))
-        if self.size > LARGEST and not self._answer.begun:
+        if self.size > self._most and not self._answer.begun:
             self.too_large = self._answer.held = True
             return {"type": "http.disconnect"}
         return message
@@ -201,6 +201,15 @@ def too_often(request: Request, wait: float) -> Response:
     told = _told(request, 429, f"This was too often. Try again in {seconds} seconds.")
     told.headers["retry-after"] = str(seconds)
     return told
+
+
+def _most(request: Request) -> int:
+    """Bytes of the body that are taken; a form has a little around the file."""
+    return exchange.MOST + 2**20 if FILES.fullmatch(request.url.path) else LARGEST
+
+
+def _too_large(request: Request) -> Response:
+    return _told(request, 413, f"This is more than the {_most(request) // 2**20} MiB that are taken at once.")
 
 
 def _told(request: Request, status: int, detail: str) -> Response:
