@@ -18,7 +18,7 @@ function list() {
     if (typing(event) || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     if (event.key === "n") { event.preventDefault(); byId("new").click(); }
   });
-  const known = new Set([...document.querySelectorAll('a[href^="/write"]')].map((link) => link.getAttribute("href")));
+  const known = new Set([...document.querySelectorAll("#begun a")].map((link) => link.getAttribute("href")));
   const prefix = `palate:draft:${document.body.dataset.account}:write:`;
   const here = byId("kept-here");
   const found = [];
