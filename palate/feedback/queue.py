@@ -79,29 +79,31 @@ HELD = (
     .scalar_subquery()
 )
 """How many others have an item in front of them."""
-OTHERS = sa.select(LEASES.c.prompt_id).where(
-    LEASES.c.campaign == CAMPAIGN, LEASES.c.annotator != ANNOTATOR, LEASES.c.expires_at > NOW
-)
 OPEN = (
+    ITEMS.c.campaign == CAMPAIGN,
+    ITEMS.c.gold.is_(None),
+    ITEMS.c.given + HELD < OVERLAP,
+    ITEMS.c.prompt_id.not_in(JUDGED),
+    ITEMS.c.prompt_id.not_in(SKIPPED),
+)
+ONE = sa.select(ITEMS.c.prompt_id).where(*OPEN).limit(1)
+BEGUN = ONE.where(ITEMS.c.given > 0, ITEMS.c.given < OVERLAP).order_by(ITEMS.c.place)
+OTHERS = LEASES.alias("others")
+HELD_BY_OTHERS = (  # from the few leases to their items, not the other way round
     sa.select(ITEMS.c.prompt_id)
-    .where(
-        ITEMS.c.campaign == CAMPAIGN,
-        ITEMS.c.gold.is_(None),
-        ITEMS.c.given + HELD < OVERLAP,
-        ITEMS.c.prompt_id.not_in(JUDGED),
-        ITEMS.c.prompt_id.not_in(SKIPPED),
-    )
+    .join_from(OTHERS, ITEMS, sa.and_(ITEMS.c.campaign == OTHERS.c.campaign, ITEMS.c.prompt_id == OTHERS.c.prompt_id))
+    .where(OTHERS.c.campaign == CAMPAIGN, OTHERS.c.annotator != ANNOTATOR, OTHERS.c.expires_at > NOW, *OPEN)
+    .order_by(OTHERS.c.created_at)
     .limit(1)
 )
-BEGUN = OPEN.where(ITEMS.c.given > 0, ITEMS.c.given < OVERLAP).order_by(ITEMS.c.place)
-HELD_BY_OTHERS = OPEN.where(ITEMS.c.given == 0, ITEMS.c.prompt_id.in_(OTHERS)).order_by(ITEMS.c.place)
-NEW = OPEN.where(ITEMS.c.given == 0).order_by(ITEMS.c.place)
-NEW_BY_ARM = OPEN.where(ITEMS.c.given == 0).order_by(
+NEW = ONE.where(ITEMS.c.given == 0).order_by(ITEMS.c.place)
+NEW_BY_ARM = ONE.where(ITEMS.c.given == 0).order_by(
     sa.case((ITEMS.c.arm == sa.bindparam("arm"), 0), else_=1),
     sa.case((ITEMS.c.arm == UNSURE, -sa.func.coalesce(ITEMS.c.unsure, 0.0)), else_=0.0),
     ITEMS.c.place,
 )
-HAS_ARMS = sa.select(ITEMS.c.prompt_id).where(ITEMS.c.campaign == CAMPAIGN, ITEMS.c.unsure.is_not(None)).limit(1)
+MOST_UNSURE = sa.select(sa.func.max(ITEMS.c.unsure)).where(ITEMS.c.campaign == CAMPAIGN)
+"""None where no reward model was asked."""
 GOLD = sa.select(ITEMS.c.prompt_id).where(
     ITEMS.c.campaign == CAMPAIGN, ITEMS.c.gold.is_not(None), ITEMS.c.prompt_id.not_in(JUDGED)
 )
@@ -237,11 +239,13 @@ class Queue:
             if names:
                 return rng.choice(names)
         arm = RANDOM if rng.random() < settings.random_share else UNSURE
-        new = NEW_BY_ARM if first(HAS_ARMS) else NEW
         for passed_over in (sorted(skipped), []) if skipped else ([],):
-            for question in (BEGUN, HELD_BY_OTHERS, new):
-                if (found := first(question, skipped=passed_over, arm=arm)) is not None:
-                    return found
+            begun = first(BEGUN, skipped=passed_over) or first(HELD_BY_OTHERS, skipped=passed_over)
+            if begun is not None:
+                return begun
+            new = NEW if first(MOST_UNSURE) is None else NEW_BY_ARM
+            if (found := first(new, skipped=passed_over, arm=arm)) is not None:
+                return found
         return None
 
     def lease(self, id_: str) -> Lease | None:

@@ -7,14 +7,12 @@ UTC; times that are read are ISO 8601 text inside records.
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy as sa
 
 METADATA = sa.MetaData()
 
 
-def _records(name: str, *extra: sa.Column[Any]) -> sa.Table:
+def _records(name: str, *extra: sa.schema.SchemaItem) -> sa.Table:
     return sa.Table(
         name,
         METADATA,
@@ -37,9 +35,11 @@ RESPONSES = _records("responses", sa.Column("prompt_id", sa.String(64), nullable
 JUDGEMENTS = _records(
     "judgements",
     sa.Column("prompt_id", sa.String(64), nullable=False, index=True),
-    sa.Column("annotator", sa.String(200), nullable=False, index=True),
+    sa.Column("annotator", sa.String(200), nullable=False),
     sa.Column("simulated", sa.Boolean, nullable=False),
-    sa.Column("supersedes", sa.String(64), index=True),
+    sa.Column("supersedes", sa.String(64)),
+    sa.Index("ix_judgements_annotator", "campaign", "annotator"),
+    sa.Index("ix_judgements_supersedes", "campaign", "supersedes"),
     sa.Column("ranked", sa.Boolean, nullable=False),  # False: withdrawn, or "cannot rank"
 )
 REVIEWS = sa.Table(
@@ -82,6 +82,7 @@ ITEMS = sa.Table(
     sa.Column("given", sa.Integer, nullable=False),  # how many people's judgements stand, "cannot rank" among them
     sa.UniqueConstraint("campaign", "prompt_id"),
     sa.Index("ix_items_turn", "campaign", "given", "place"),
+    sa.Index("ix_items_unsure", "campaign", "unsure"),
 )
 LEASES = sa.Table(
     "leases",  # who has which prompt in front of them, and in which order its answers are shown

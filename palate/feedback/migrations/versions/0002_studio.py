@@ -37,8 +37,8 @@ def _columns() -> None:
     for number, record in connection.execute(sa.text("SELECT number, record FROM demonstrations")).all():
         author = {"who": _read(record).get("author", "")[:200], "n": number}
         connection.execute(sa.text("UPDATE demonstrations SET author = :who WHERE number = :n"), author)
-    op.create_index("ix_judgements_annotator", "judgements", ["annotator"])
-    op.create_index("ix_judgements_supersedes", "judgements", ["supersedes"])
+    op.create_index("ix_judgements_annotator", "judgements", ["campaign", "annotator"])
+    op.create_index("ix_judgements_supersedes", "judgements", ["campaign", "supersedes"])
     op.create_index("ix_demonstrations_author", "demonstrations", ["author"])
     op.create_index("ix_demonstrations_supersedes", "demonstrations", ["supersedes"])
 
@@ -130,6 +130,7 @@ def _work() -> None:
         sa.UniqueConstraint("campaign", "prompt_id"),
     )
     op.create_index("ix_items_turn", "items", ["campaign", "given", "place"])
+    op.create_index("ix_items_unsure", "items", ["campaign", "unsure"])
     op.create_table(
         "leases",
         sa.Column("id", sa.String(64), primary_key=True),
