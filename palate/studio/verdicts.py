@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from fastapi import HTTPException
 
 from palate.errors import BadInput
-from palate.feedback import campaigns
 from palate.feedback.store import append_judgements
 from palate.feedback.tables import DUELS
 from palate.records import Judgement, Prompt, Response, stable_id
@@ -226,7 +225,7 @@ def _judgement(
         seconds=round(seconds, 1) if seconds is not None else None,
         presented_order=tuple(order or ranks),
         touched=True,
-        guidelines_version=campaigns.guidelines(studio.store, studio.campaign).version,
+        guidelines_version=studio.guidelines.version,
         created_at=datetime.datetime.fromtimestamp(studio.now(), datetime.UTC).isoformat(timespec="seconds"),
         supersedes=supersedes,
         source=SOURCE,
