@@ -137,7 +137,7 @@ def test_a_damaged_artifact_is_seen(small_run: Made, tmp_path: Path) -> None:
     ("pretrain", "base", 50_000),  # the resume state
     ("pretrain", "base", 300_000),  # the weights
     ("sample", "samples", 1_000),
-    ("rankings", "rankings", 100_000),  # the feedback store
+    ("rankings", "rankings", 400_000),  # the feedback store
     ("evaluate", "report", 2_000),
     *(pytest.param(*case, marks=pytest.mark.slow) for case in (
         ("collect", "corpus", 20_000),

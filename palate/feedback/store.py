@@ -110,12 +110,12 @@ class Store:
     def add_prompts(self, records: Iterable[Prompt], campaign: str) -> int:
         """Store prompts; how many were new is returned."""
         with self.writing() as connection:
-            return _add(connection, PROMPTS, campaign, [(r, {}) for r in records])
+            return append_records(connection, PROMPTS, campaign, [(r, {}) for r in records])
 
     def add_responses(self, records: Iterable[Response], campaign: str) -> int:
         """Store responses; how many were new is returned."""
         with self.writing() as connection:
-            return _add(connection, RESPONSES, campaign, [(r, {"prompt_id": r.prompt_id}) for r in records])
+            return append_records(connection, RESPONSES, campaign, [(r, {"prompt_id": r.prompt_id}) for r in records])
 
     def add_judgements(self, records: Iterable[Judgement], campaign: str) -> int:
         """Append judgements; how many were new is returned. What the queue keeps of their prompts follows.
@@ -248,7 +248,7 @@ class Store:
 def append_demonstrations(connection: sa.Connection, demonstrations: Iterable[Demonstration], campaign: str) -> int:
     """What `Store.add_demonstrations` does, inside a transaction of somebody's."""
     rows = [(r, {"author": r.author, "supersedes": r.supersedes}) for r in demonstrations]
-    return _add(connection, DEMONSTRATIONS, campaign, rows)
+    return append_records(connection, DEMONSTRATIONS, campaign, rows)
 
 
 def append_judgements(connection: sa.Connection, judgements: Sequence[Judgement], campaign: str, where: str) -> int:
@@ -270,7 +270,7 @@ def append_judgements(connection: sa.Connection, judgements: Sequence[Judgement]
         )
         for r in judgements
     ]
-    new = _add(connection, JUDGEMENTS, campaign, rows)
+    new = append_records(connection, JUDGEMENTS, campaign, rows)
     if new:
         _tell_the_queue(connection, judgements, campaign)
     return new
@@ -355,9 +355,11 @@ def _responses_by_prompt(connection: sa.Connection, campaign: str, prompts: Iter
     return found
 
 
-def _add(
+def append_records(
     connection: sa.Connection, table: sa.Table, campaign: str, rows: Sequence[tuple[Record, dict[str, Any]]]
 ) -> int:
+    """Store records with the columns they are searched by, inside a transaction of somebody's; how many were new is
+    returned. Raises BadInput when another record has the id of one."""
     before: dict[str, Any] = {}
     for part in _parts(record.to_json()["id"] for record, _ in rows):
         query = sa.select(table.c.id, table.c.record).where(table.c.campaign == campaign, table.c.id.in_(part))

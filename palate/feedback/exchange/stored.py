@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from palate.feedback.campaigns import settings
 from palate.feedback.demonstrations import ACCEPTED, Shelf
 from palate.feedback.exchange.pile import Pile, details, from_file, who
-from palate.feedback.store import Store, _add, append_demonstrations, append_judgements
+from palate.feedback.store import Store, append_demonstrations, append_judgements, append_records
 from palate.feedback.tables import AUDIT, PROMPTS, RESPONSES
 from palate.records import Demonstration, Judgement
 
@@ -43,10 +43,10 @@ def keep(store: Store, pile: Pile, campaign: str, advance: Callable[[int], None]
         for some in _parts(list(pile.demonstrations.values()), advance):
             demonstrations += append_demonstrations(connection, some, campaign)
         for some_prompts in _parts(list(pile.prompts.values()), advance):
-            prompts += _add(connection, PROMPTS, campaign, [(prompt, {}) for prompt in some_prompts])
+            prompts += append_records(connection, PROMPTS, campaign, [(prompt, {}) for prompt in some_prompts])
         for some_answers in _parts(list(pile.responses.values()), advance):
             told = [(response, {"prompt_id": response.prompt_id}) for response in some_answers]
-            responses += _add(connection, RESPONSES, campaign, told)
+            responses += append_records(connection, RESPONSES, campaign, told)
         for given in _parts(list(pile.judgements.values()), advance):
             judgements += append_judgements(connection, given, campaign, store.url)
     return Kept(demonstrations, prompts, responses, judgements)
