@@ -208,7 +208,8 @@ def _marked(
         told = before.extra.get("draft") or {}
     if told is None:
         return record
-    draft = {**told, "changed": changed(str(told.get("text", "")), record.messages[-1].content)}
+    answers = (message.content for message in record.messages if message.role == "assistant")
+    draft = {**told, "changed": min(changed(str(told.get("text", "")), answer) for answer in answers)}
     return dataclasses.replace(record, drafted_by="model", extra={**record.extra, "draft": draft})
 
 
@@ -274,11 +275,12 @@ def draft(
     a model, also when somebody stops it. Raises BadInput where the conversation is too long for it."""
     assert studio.speaker is not None
     model, text = studio.speaker.names[0], ""
+    mark = {"model": model, "checkpoint": studio.speaker.checkpoint(model)}
     said = studio.speaker.say(model, messages, temperature=TEMPERATURE, seed=studio.rng.getrandbits(31))
     try:
         for piece in said:
             if not text:
-                drafts.keep(studio, name, mark_key(token), {"model": model, "text": piece})
+                drafts.keep(studio, name, mark_key(token), {**mark, "text": piece})
             text += piece
             tell({"text": piece})
             if place.stopped.is_set():
@@ -286,8 +288,7 @@ def draft(
     finally:
         said.close()
         if text:
-            checkpoint = studio.speaker.checkpoint(model)
-            drafts.keep(studio, name, mark_key(token), {"model": model, "checkpoint": checkpoint, "text": text})
+            drafts.keep(studio, name, mark_key(token), {**mark, "text": text})
     return text
 
 

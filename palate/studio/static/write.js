@@ -56,7 +56,7 @@ async function compose(form) {
   const exchanges = () => [...turns.children];
   const part = (one, name) => one.querySelector(`[data-part="${name}"]`);
   let model = null; // what stops a model that drafts
-  let instead = ""; // what stood where its draft stands
+  let instead = null; // what a person wrote where its draft stands; null where that was drafted, too
   let began = false;
 
   function read() {
@@ -115,10 +115,10 @@ async function compose(form) {
     const text = byId("drafted").dataset.draft;
     if (!byId("drafted").hidden && text) {
       const now = part(exchanges().at(-1), "answer").value;
-      byId("drafted").querySelector("[data-changed]").textContent =
-        `${Math.round(100 * changed(text, now))} % of its words are changed. It stays marked, and the reviewer sees the model's words.`;
+      const share = Math.min(...exchanges().map((one) => changed(text, part(one, "answer").value)));
+      byId("drafted").querySelector("[data-changed]").textContent = `${Math.round(100 * share)} % of its words are changed. The mark stays.`;
       const undraft = byId("undraft");
-      if (undraft) undraft.hidden = now !== text;
+      if (undraft) undraft.hidden = now !== text || instead === null;
     }
   }
 
@@ -259,7 +259,8 @@ async function compose(form) {
     }
     warn("");
     model = new AbortController();
-    instead = box.value;
+    const stood = box.value;
+    instead = byId("drafted").hidden ? stood : null;
     box.value = "";
     box.readOnly = true;
     box.classList.add("writes");
@@ -271,14 +272,14 @@ async function compose(form) {
     } catch (error) {
       if (error.name !== "AbortError") {
         warn(error.status === undefined && !error.told ? "The studio does not answer. No draft came." : error.message);
-        if (!box.value) box.value = instead;
+        if (!box.value) box.value = stood;
       }
     }
     model = null;
     box.readOnly = false;
     box.classList.remove("writes");
     byId("draft").textContent = "Let a model draft this answer";
-    if (box.value && box.value !== instead) {
+    if (box.value && box.value !== stood) {
       byId("drafted").dataset.draft = box.value;
       byId("drafted").hidden = false;
     }
@@ -304,7 +305,7 @@ async function compose(form) {
 
   byId("undraft")?.addEventListener("click", async () => {
     await ask(`/api/v1/demonstrations/draft/${field("token").value}`, { method: "DELETE" }).catch(() => {});
-    part(exchanges().at(-1), "answer").value = instead;
+    part(exchanges().at(-1), "answer").value = instead ?? "";
     byId("drafted").hidden = true;
     byId("drafted").dataset.draft = "";
     byId("undraft").hidden = true;
