@@ -28,7 +28,7 @@ class Served:
     """`palate studio PLACE` as a process of its own."""
 
     def __init__(self, place: Path, *more: str) -> None:
-        self.place, self.more, self.port = place, more, ""
+        self.place, self.more, self.port, self.invitation = place, more, "", ""
         self.start()
 
     def start(self) -> None:
@@ -42,8 +42,12 @@ class Served:
         said = []
         for line in self.process.stdout:
             said.append(line)
-            if found := re.search(r"https?://[^\s]+?:(\d+)\S*", line):
-                self.url, self.port = found.group(0), found.group(1)
+            if found := re.search(r"is open: (https?://\S+:(\d+))", line):
+                self.url, self.port = found.group(1), found.group(2)
+                if "--login" not in self.more:
+                    return
+            if found := re.search(r"https?://\S+/invite/\S+", line):
+                self.invitation = found.group(0)
                 return
         raise AssertionError("".join(said))
 
