@@ -106,6 +106,7 @@ def demo(
     """The smart chef, end to end on this machine: base, SFT, reward model, PPO and a report, in about ten minutes."""
     run_recipe(Path("kitchen"), run=run, first=None, last=None, overrides=overrides)
     metrics.say(
+        f"Look around:          palate studio {run}         (in the browser: rank, write, chat, see)\n"
         f"Talk with it:         palate chat {run}\n"
         f"You are a guest too:  palate rank {run} --quick   (ten blind prompts, and you see what moved)"
     )

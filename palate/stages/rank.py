@@ -70,7 +70,8 @@ def wait(recipe: Recipe, workspace: Workspace) -> None:
                 _warn(samples, settings.until)
             if count != spoken:
                 has = f"{count} of {settings.until} judgements"
-                metrics.say(f"      {has}; rank with `palate rank {workspace.folder}` in another terminal")
+                ways = f"`palate studio {workspace.folder}` (in the browser) or `palate rank {workspace.folder}`"
+                metrics.say(f"      {has}; rank with {ways} in another terminal")
                 spoken = count
             time.sleep(POLL_SECONDS)
 
