@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from fastapi import FastAPI
 from pwdlib import PasswordHash
 from pwdlib.hashers.argon2 import Argon2Hasher
 from starlette.testclient import TestClient
+from tests_chat import Parrots
 from tests_studio import ADDRESS, CAMPAIGN, fill
 
 from palate.feedback import people as module
@@ -54,11 +57,16 @@ def join(people: People) -> None:
 
 
 def with_team(store: Store, clock: Clock) -> Studio:
-    """A studio with the team, six prompts with four answers each."""
+    """A studio with the team, six prompts with four answers each, and models to talk with."""
     fill(store)
-    studio = Studio(store, "dinner", lambda: CAMPAIGN, title="Dinner", now=clock)
+    studio = Studio(store, "dinner", lambda: CAMPAIGN, title="Dinner", now=clock, speaker=Parrots())
     join(studio.people)
     return studio
+
+
+@functools.lru_cache(maxsize=4)
+def _built(studio: Studio) -> FastAPI:
+    return build(studio)
 
 
 def visiting(studio: Studio, name: str = "", *, origin: str = "", **headers: str) -> TestClient:
@@ -66,7 +74,7 @@ def visiting(studio: Studio, name: str = "", *, origin: str = "", **headers: str
     if origin:
         studio = dataclasses.replace(studio, origin=origin)
     client = TestClient(
-        build(studio),
+        _built(studio),
         base_url=origin or ADDRESS,
         headers={"sec-fetch-site": "same-origin"} | headers,
         follow_redirects=False,

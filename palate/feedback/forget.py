@@ -162,11 +162,28 @@ def data(store: Store, name: str) -> dict[str, Any]:
         found["account"] = {"roles": row.roles, "created_at": row.created_at} if row is not None else None
         for table, condition in zip((DEMONSTRATIONS, JUDGEMENTS, PROMPTS, RESPONSES), records.values(), strict=True):
             query = sa.select(table.c.campaign, table.c.record).where(condition).order_by(table.c.number)
-            found[table.name] = [{"campaign": c, **record} for c, record in connection.execute(query)]
+            kept = connection.execute(query).all()
+            found[table.name] = [{"campaign": c, **(_blind(r) if table is JUDGEMENTS else r)} for c, r in kept]
         for table, column, hidden in _OWN:
             rows = connection.execute(sa.select(table).where(column == name)).mappings()
             found[table.name] = [{k: v for k, v in one.items() if k not in (*hidden, column.name)} for one in rows]
     return found
+
+
+def _blind(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A judgement as its annotator knows it: answers by their number on the screen. An id may tell whose an answer is,
+    and which prompts have a known order is not for those who are measured by them."""
+    place = {id_: str(number) for number, id_ in enumerate(record.get("presented_order") or (), start=1)}
+
+    def named(id_: str) -> str:
+        return place.get(id_, "?" if place else id_)
+
+    shown = {
+        k: {named(id_): v for id_, v in record[k].items()} for k in ("ranks", "criteria", "flags") if record.get(k)
+    }
+    best = record.get("rewrite_of")
+    told = {**record, **shown, "rewrite_of": named(best) if best else best}
+    return {key: value for key, value in told.items() if key not in ("presented_order", "is_gold")}
 
 
 _OWN: tuple[tuple[sa.Table, sa.Column[Any], tuple[str, ...]], ...] = (

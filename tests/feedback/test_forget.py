@@ -205,6 +205,21 @@ def test_what_a_person_may_have_opens_no_door_and_says_nothing_of_what_is_blind(
     assert "ann" not in {record["annotator"] for record in found["judgements"]}
 
 
+def test_a_blind_judgement_is_told_by_places(store: Store) -> None:
+    given = Judgement(
+        id="x", prompt_id="p2", annotator="bob", ranks={"p2a": 2, "p2b": 1}, criteria={"p2a": {"safety": 3}},
+        flags={"p2b": ["harmful"]}, rewrite_of="p2a", rewrite="Better.", presented_order=("p2b", "p2a"), is_gold=True,
+    )  # fmt: skip
+    store.add_judgements([given], "c")
+    told = forget.data(store, "bob")["judgements"][-1]
+    assert (told["ranks"], told["criteria"], told["flags"]) == (
+        {"2": 2, "1": 1},
+        {"2": {"safety": 3}},
+        {"1": ["harmful"]},
+    )
+    assert told["rewrite_of"] == "2" and "p2a" not in json.dumps(told) and "is_gold" not in told
+
+
 # --- runs ------------------------------------------------------------------------------------------------------------
 
 
