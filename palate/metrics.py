@@ -98,6 +98,38 @@ def _lines(lines: list[bytes], path: Path) -> Iterator[tuple[int, dict[str, Any]
         yield number, values
 
 
+def read_on(path: Path, after: int = 0, *, most: int = 1 << 20) -> tuple[list[dict[str, Any]], int]:
+    """The whole lines behind byte `after`, and where the next ones will begin: for who watches a stage that runs.
+
+    Of more than `most` bytes the last ones. A file that is shorter than that was begun again, and is read from its
+    start. What is no line of ours is left out: nothing hangs on what is only watched.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = after if after <= size else 0
+            begin = max(start, size - most)
+            file.seek(begin)
+            content = file.read(size - begin)
+    except OSError:
+        return [], 0
+    whole = content[: content.rfind(b"\n") + 1]
+    lines = whole.split(b"\n")[1 if begin > start else 0 : -1]  # the first one may be half
+    found = []
+    for line in lines:
+        try:
+            values = json.loads(line, parse_constant=_refused)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(values, dict) and type(values.get("step")) is int:
+            found.append(values)
+    return found, begin + len(whole)
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON.")
+
+
 def say(text: str) -> None:
     """One line for the person who watches, on standard error (standard output is for results), from the leader of
     several processes."""

@@ -21,12 +21,14 @@ from palate.studio import (
     entrance,
     guidelines,
     home,
+    live,
     me,
     people,
     queue,
     rank,
     reference,
     review,
+    see,
     write,
 )
 from palate.studio.doors import Doors
@@ -45,6 +47,8 @@ ROUTERS = (
     review.router,
     queue.router,
     carry.router,
+    see.router,
+    live.router,
     entrance.router,
     people.router,
     me.router,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
@@ -11,6 +12,9 @@ from typing import Any, Generic, TypeVar, cast
 from palate.errors import PalateError
 
 T = TypeVar("T")
+LONG, REST = 1.0, 4.0
+"""What took longer than LONG seconds is computed anew only after REST times as long, so that figures of judgements that
+come all the time leave the machine to those who judge."""
 LOG = logging.getLogger("palate.studio")
 
 
@@ -33,6 +37,8 @@ class _Slot:
     """What `value` or `error` was computed of; None before the first time."""
     error: str = ""
     running: threading.Event | None = None
+    not_before: float = 0.0
+    """When it may be computed again, by time.monotonic."""
 
 
 class Background:
@@ -49,6 +55,8 @@ class Background:
             slot = self._slots.setdefault(name, _Slot())
             if slot.key == key:
                 return Told(cast(T | None, slot.value), slot.running is not None, slot.error)
+            if slot.running is None and slot.key is not None and time.monotonic() < slot.not_before:
+                return Told(cast(T | None, slot.value), computing=True, error=slot.error)
             if slot.running is None:
                 slot.running = threading.Event()
                 # A daemon: who closes the studio does not wait for figures.
@@ -59,7 +67,7 @@ class Background:
             return Told(cast(T | None, slot.value), slot.running is not None, slot.error)
 
     def _run(self, slot: _Slot, key: str, make: Callable[[], object]) -> None:
-        value, error = None, ""
+        value, error, began = None, "", time.monotonic()
         try:
             value = make()
         except PalateError as told:
@@ -67,7 +75,9 @@ class Background:
         except Exception:  # nobody waits for this thread: what goes wrong in it is told here or nowhere
             LOG.exception("figures could not be computed")
             error = "This could not be computed; the terminal says more."
+        took = time.monotonic() - began
         with self._lock:
+            slot.not_before = time.monotonic() + REST * took if took > LONG else 0.0
             slot.value, slot.key, slot.error = value, key, error
             assert slot.running is not None
             slot.running.set()

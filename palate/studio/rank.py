@@ -7,6 +7,7 @@ lease, on the server, knows which answer stands where.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -272,10 +273,17 @@ def skip(studio: Studio, name: str, lease_id: str) -> None:
     lease = studio.queue.lease(lease_id)
     if lease is None or lease.annotator != name:
         raise HTTPException(404, "These answers are not in front of you any more.")
-    kept = drafts.read(studio, name, _skips(studio))
-    prompts = [*(kept.content.get("prompts", []) if kept else []), lease.prompt_id]
-    drafts.keep(studio, name, _skips(studio), {"prompts": list(dict.fromkeys(prompts))[-500:]})
+    pass_over(studio, name, [lease.prompt_id])
     studio.queue.release(lease_id)
+
+
+def pass_over(studio: Studio, name: str, prompts: Sequence[str]) -> None:
+    """Let these prompts come to a person only when nothing else is left."""
+    kept = drafts.read(studio, name, _skips(studio))
+    before = list(kept.content.get("prompts", [])) if kept else []
+    after = list(dict.fromkeys([*before, *prompts]))[-500:]
+    if after != before:
+        drafts.keep(studio, name, _skips(studio), {"prompts": after})
 
 
 def _skips(studio: Studio) -> str:
