@@ -70,8 +70,11 @@ def wait(recipe: Recipe, workspace: Workspace) -> None:
                 _warn(samples, settings.until)
             if count != spoken:
                 has = f"{count} of {settings.until} judgements"
-                ways = f"`palate studio {workspace.folder}` (in the browser) or `palate rank {workspace.folder}`"
-                metrics.say(f"      {has}; rank with {ways} in another terminal")
+                here = workspace.folder
+                metrics.say(
+                    f"      {has}; rank with `palate rank {here}` in another terminal, or in the browser: "
+                    f"`palate studio {here}`"
+                )
                 spoken = count
             time.sleep(POLL_SECONDS)
 
