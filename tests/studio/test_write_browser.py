@@ -83,6 +83,7 @@ def test_the_guidelines_are_one_key_away_while_one_types(browser: Browser, serve
         page.keyboard.press("F1")
         expect(page.locator("dialog#guidelines")).to_be_visible()
         page.keyboard.press("Escape")
+        expect(page.locator("dialog#guidelines")).to_be_hidden()
         page.keyboard.type("ot?")
         assert page.get_by_label("What is asked").input_value() == "What is hot?"
 
