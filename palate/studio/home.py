@@ -21,7 +21,7 @@ def show(request: Request, studio: Here, person: Anybody) -> HTMLResponse:
         overlap=studio.settings.overlap,
         wanted=studio.wanted,
         has=studio.store.count_judgements(studio.campaign, simulated=False),
-        can_chat=studio.speaker is not None,
+        can_chat=studio.speaker is not None and bool(studio.speaker.names),
         has_run=studio.workspace is not None,
     )
 

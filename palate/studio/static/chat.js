@@ -20,6 +20,12 @@ let running = false;
 let editing = ""; // the turn that is being edited or rewritten
 let shownSince = 0; // when the two answers that wait for a choice were there
 let problem = null; // what went wrong with the last question
+let draft = draftOf();
+
+/** What is being written, kept with the conversation it is for. */
+function draftOf() {
+  return new Draft(`chat:${talk.id || "new"}`, () => ({ text: message.value }));
+}
 
 // --- the tree ---
 
@@ -318,6 +324,8 @@ async function speak({ text, parent }) {
       talk = { ...await ask("/api/v1/chat/conversations", { method: "POST", body: { system: byId("system").value } }), turns: [] };
       history.replaceState(null, "", `/chat/${talk.id}`);
       byId("system").readOnly = true;
+      draft.drop(); // the server forgets it with the question
+      draft = draftOf();
     }
     const response = await fetch("/api/v1/chat/say", {
       method: "POST", headers: { "content-type": "application/json", accept: "text/event-stream" },
@@ -353,6 +361,7 @@ async function speak({ text, parent }) {
     if (text !== null && talk.turns.filter((turn) => turn.role === "user").length === 1) listThis(text);
   } catch (error) {
     running = false;
+    if (message.value) draft.changed();
     if (error.status) {
       talk.at = before.at;
       show();
@@ -481,7 +490,6 @@ const unfold = () => { byId("past").open = wide.matches; };
 wide.addEventListener("change", unfold);
 unfold();
 
-const draft = new Draft(`chat:${talk.id || "new"}`, () => ({ text: message.value }));
 if (talk.id) {
   await load().catch((error) => warn(error.message));
   show();
