@@ -97,6 +97,11 @@ class Alike:
             role: np.full((0, SKETCH), _NONE, dtype=np.uint32) for role in self._whole
         }
 
+    def read(self) -> None:
+        """Read what there is, which takes seconds the first time where there are thousands."""
+        with self._lock:
+            self._catch_up()
+
     def same(self, messages: Conversation, *, besides: str | None = None) -> str | None:
         """The id of a demonstration with the same words; of rejected ones, too. besides: one that is to be replaced."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ SAID = {
     "withdrawn": "taken back",
 }
 """A status in words."""
+MANY = 1000
+"""Examples that are read ahead."""
 MOST_TURNS = 100
 LONGEST = 200_000
 """Characters of a conversation."""
@@ -79,6 +82,8 @@ def _desk(request: Request) -> Desk:
     if not hasattr(state, "desk"):
         shelf = Shelf(studio.store, studio.writing)
         state.desk = Desk(shelf, Alike(shelf))
+        if len(shelf.standing()) > MANY:  # so that nobody who writes has to wait for it
+            threading.Thread(target=state.desk.alike.read, daemon=True).start()
     found: Desk = state.desk
     return found
 
