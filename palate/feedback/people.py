@@ -136,8 +136,9 @@ def named(text: str) -> str:
 
 
 def folded(name: str) -> str:
-    """What two names have in common that look the same."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    """What two names have in common that look the same, or that people type for the same one."""
+    spaced = " ".join(unicodedata.normalize("NFKC", name).split())
+    return unicodedata.normalize("NFKC", spaced.casefold())
 
 
 def _checked(password: str, name: str) -> str:
@@ -393,9 +394,9 @@ class People:
 
         instead_of: the session this browser had, which ends.
         """
-        query = sa.select(ACCOUNTS).where(ACCOUNTS.c.folded == folded(" ".join(name.split())))
+        query = sa.select(ACCOUNTS).where(ACCOUNTS.c.folded == folded(name))
         with self.store.reading("accounts") as connection:
-            row = connection.execute(query).one_or_none() if len(name) <= NAME else None
+            row = connection.execute(query).one_or_none()
         nobody = _nobody()
         right = _is(password, row.password if row is not None else nobody)
         if row is None:
