@@ -11,6 +11,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from palate.errors import BadInput, PalateError
 from palate.studio import (
@@ -80,12 +81,14 @@ def build(studio: Studio) -> FastAPI:
 
 
 class Kept(StaticFiles):
-    """Files whose address changes when they do: a browser need not ask again."""
+    """Files that a browser need not ask for again: where the address says which version it is. What a module imports
+    has a plain address; then it is asked whether the file is still the same."""
 
-    def file_response(self, *args: object, **kwargs: object) -> Response:
-        """As Starlette's, for a year."""
-        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
-        response.headers["cache-control"] = "public, max-age=31536000, immutable"
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """As Starlette's, with how long it may be kept."""
+        response = await super().get_response(path, scope)
+        named = bool(scope.get("query_string"))
+        response.headers["cache-control"] = "public, max-age=31536000, immutable" if named else "no-cache"
         return response
 
 

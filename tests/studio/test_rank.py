@@ -252,3 +252,12 @@ def test_guidelines_have_versions_and_judgements_keep_theirs(client: TestClient,
     one, two = studio.store.judgements(CAMPAIGN)
     assert len({before["version"], one.guidelines_version, two.guidelines_version}) == 3
     assert "Be kind and quick." in client.get("/guidelines/text").text
+
+
+def test_files_are_kept_where_their_address_says_which_they_are(client: TestClient) -> None:
+    (address,) = re.findall(r'src="(/static/rank\.js\?\w+)"', client.get("/rank").text)
+    assert "immutable" in client.get(address).headers["cache-control"]
+    plain = client.get("/static/studio.js")
+    assert plain.headers["cache-control"] == "no-cache"
+    again = client.get("/static/studio.js", headers={"if-none-match": plain.headers["etag"]})
+    assert again.status_code == 304
