@@ -25,6 +25,8 @@ PLACES = (
     ("/people", "People", "lead"),
 )
 """Path, name and the role it takes; in the order one works in."""
+WITHIN = {"/review": "/write", "/report": "/see"}
+"""Pages that belong to another place."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -64,7 +66,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
             title=studio.title,
             person=person,
             single=studio.single is not None,
-            here=request.url.path,
+            here=WITHIN.get(f"/{request.url.path.split('/')[1]}", request.url.path),
             places=[(path, name) for path, name, role in PLACES if person and (not role or person.may(role))],
             **values,
         )
