@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from palate import flow
+from palate.commands.effects import Effects
 from palate.commands.speaker import Speaker
 from palate.errors import BadInput, RecipeError
 from palate.feedback import exchange, place
@@ -139,6 +140,8 @@ def open_studio(
         server.ready = ready
         with contextlib.suppress(KeyboardInterrupt):  # which is how one closes it
             server.run(sockets=[listening])
+        if isinstance(studio.effects, Effects):
+            studio.effects.close()
         write("The studio is closed.")
 
 
@@ -155,10 +158,12 @@ def _run(folder: Path) -> tuple[str, Make]:
         asked = Answers(store, workspace, default)
         asked.now()
         name = folder.resolve().name
+        effects = Effects(recipe, workspace, store, name)
+        threading.Thread(target=effects.watch, name="palate unsure", daemon=True).start()
         return lambda person, hosts: Studio(
             store, name, asked.now, title=name, default=default, wanted=wanted,
             demonstrations_wanted=written, workspace=workspace,
-            speaker=Speaker(folder), single=person, hosts=hosts,
+            speaker=Speaker(folder), effects=effects, single=person, hosts=hosts,
         )  # fmt: skip
 
     return place.store_url(recipe, workspace), make

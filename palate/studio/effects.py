@@ -66,8 +66,14 @@ class Changed(BaseModel):
 
     judgements: int
     """Of this person, on prompts that are trained on."""
+    earlier: int
+    """Of this person, too, but on both sides: where nobody else judged, the later half is held against the first."""
     others: int
+    """Of other people."""
     others_simulated: int
+    """Of simulated annotators, who stand in where no other person judged."""
+    weight: float
+    """As how many of the others' each of this person's judgements counts."""
     another_first: Share
     """On which share of the fixed prompts another answer is first."""
     by_chance: Share
