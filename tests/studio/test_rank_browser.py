@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, expect
 from tests_browser import Served, answered, browsing, items, needs_browser, opened, serving
 
 from palate.feedback.store import open_store
+from palate.feedback.tables import SESSIONS
 from palate.records import Judgement
 
 pytestmark = [pytest.mark.slow, needs_browser]
@@ -247,3 +249,31 @@ def test_on_a_phone_scrolling_moves_nothing_and_nothing_is_cut(browser: Browser,
             client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         page.wait_for_timeout(300)
         assert page.evaluate("scrollY") > 0 and answered(page) == shown
+
+
+def test_a_session_that_ends_loses_nothing(browser: Browser, tmp_path: Path) -> None:
+    password = "a long enough password"
+    with serving(items(tmp_path / "dinner.jsonl"), "--login") as served:
+        with opened(browser, served.invitation, quiet=False) as page:
+            page.get_by_label("Name").fill("lee")
+            page.get_by_label("Password", exact=True).fill(password)
+            page.get_by_label("The same once more").fill(password)
+            page.get_by_role("button", name="Join").click()
+            page.goto(f"{served.url}/rank")
+            ready(page)
+            shown = answered(page)
+            with open_store(served.store) as store, store.writing() as connection:
+                connection.execute(sa.delete(SESSIONS))
+            page.keyboard.press("3")
+            page.keyboard.press("Enter")
+            expect(page.locator("#banner")).to_contain_text("session has ended")
+            assert served.judgements() == []
+            other = page.context.new_page()
+            other.goto(f"{served.url}/login")
+            other.get_by_label("Name").fill("lee")
+            other.get_by_label("Password").fill(password)
+            other.get_by_role("button", name="Log in").click()
+            other.get_by_role("link", name="Rank answers").wait_for()
+            page.keyboard.press("Enter")
+            next_one(page)
+        assert only(served)[shown[2]] == 1
