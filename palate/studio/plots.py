@@ -86,7 +86,8 @@ def learning(curve: Curve) -> Markup:
         parts.append(f'<rect class="known" x="0" y="{top:.1f}" width="100%" height="{max(1.0, under - top):.1f}"/>')
         at = y(curve.agreement.mean)
         parts.append(f'<line class="ceiling" x1="0" x2="100%" y1="{at:.1f}" y2="{at:.1f}"/>')
-        parts.append(f'<text class="label end" x="100%" y="{at - 5:.1f}">two annotators agree</text>')
+        above = top - 4 if top > TOP else under + 12
+        parts.append(f'<text class="label end" x="100%" y="{above:.1f}">two annotators agree</text>')
     for tenth in range(math.ceil(10 * low), math.floor(10 * high) + 1):
         at = y(tenth / 10)
         kind = "nothing" if tenth == 5 else "base"
