@@ -35,6 +35,7 @@ def shown(text: str) -> Markup:
         tags=TAGS,
         attributes={"a": {"href"}, "ol": {"start"}},
         url_schemes=SCHEMES,
+        url_relative="deny",  # an answer has no business with the studio's own pages
         link_rel="noopener nofollow noreferrer",
     )
     return Markup(html)

@@ -136,6 +136,10 @@ def test_a_change_of_mind_supersedes_once(client: TestClient, studio: Studio) ->
     assert standing.id == second.json()["id"] and standing.supersedes == first
     third = client.post(HAND_IN, json={"supersedes": standing.id, "ranks": {"1": 1, "2": 1}})
     assert third.status_code == 201 and studio.store.count_judgements(CAMPAIGN) == 1
+    taken_back = third.json()["id"]
+    assert client.delete(f"/api/v1/judgements/{taken_back}").status_code == 204
+    assert client.post(HAND_IN, json={"supersedes": taken_back, "ranks": {"1": 1, "2": 2}}).status_code == 409
+    assert studio.store.count_judgements(CAMPAIGN) == 0
 
 
 def test_what_was_taken_back_is_asked_again(client: TestClient, studio: Studio) -> None:
