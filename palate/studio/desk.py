@@ -42,6 +42,13 @@ class Turn(BaseModel):
     content: Long
 
 
+class Told(BaseModel):
+    """One message as it is served: what came in a file may be longer than what a form takes."""
+
+    role: str
+    content: str
+
+
 Turns = Annotated[list[Turn], Field(min_length=1, max_length=MOST_TURNS)]
 
 
@@ -49,7 +56,7 @@ class Seen(BaseModel):
     """A demonstration and what was said of it."""
 
     id: str
-    messages: list[Turn]
+    messages: list[Told]
     skill: str
     author: str
     status: str
@@ -153,7 +160,7 @@ def seen(record: Demonstration, standing: Mapping[str, Standing], *, review: boo
     draft: dict[str, Any] = record.extra.get("draft") or {}
     return Seen(
         id=record.id,
-        messages=[Turn(role=m.role, content=m.content) for m in record.messages],
+        messages=[Told(role=m.role, content=m.content) for m in record.messages],
         skill=record.skill,
         author=record.author,
         status=now.status if now else "superseded",

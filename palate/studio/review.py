@@ -174,13 +174,23 @@ def submit(request: Request, studio: Here, desk: AtDesk, person: Author, fields:
     if verdict is None:
         raise BadInput("no button was pressed.", "form", "Go back, and accept, return or reject it.")
     try:
-        turns = [Turn(role=t.role, content=fields.get(f"turn_{n}", t.content)) for n, t in enumerate(one.messages)]
-        given = Verdict(demonstration=id_, verdict=verdict, comment=comment, messages=turns if do == "mended" else None)
+        given = Verdict(
+            demonstration=id_,
+            verdict=verdict,
+            comment=comment,
+            messages=_mended(one, fields) if do == "mended" else None,
+        )
         told = judge(studio, desk, person.name, given)
     except (BadInput, ValueError) as error:
         wrong = str(error) if isinstance(error, BadInput) else "a text is too long."
         return _page(request, one, len(desk.shelf.waiting(person.name)), wrong=wrong, comment=comment)
     return RedirectResponse(f"/review?done={verdict}&last={told.id}", 303)
+
+
+def _mended(one: Seen, fields: dict[str, str]) -> list[Turn]:
+    """Its turns as the form has them. Raises ValueError where one is too long."""
+    said = [{"role": t.role, "content": fields.get(f"turn_{n}", t.content)} for n, t in enumerate(one.messages)]
+    return [Turn.model_validate(turn) for turn in said]
 
 
 # --- for programs --------------------------------------------------------------------------------------------------

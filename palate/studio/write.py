@@ -30,6 +30,7 @@ from palate.studio.desk import (
     Long,
     Progress,
     Seen,
+    Told,
     Turn,
     Turns,
     changed,
@@ -145,7 +146,7 @@ class Open(BaseModel):
     """A prompt without an answer."""
 
     id: str
-    messages: list[Turn]
+    messages: list[Told]
     skill: str
 
 
@@ -384,7 +385,7 @@ def get_prompts(
 ) -> list[Open]:
     """Prompts that nobody has answered, the oldest first."""
     return [
-        Open(id=p.id, messages=[Turn(role=m.role, content=m.content) for m in p.messages], skill=p.skill)
+        Open(id=p.id, messages=[Told(role=m.role, content=m.content) for m in p.messages], skill=p.skill)
         for p in unanswered(studio, desk, limit)[0]
     ]
 
