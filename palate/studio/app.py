@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
+from pydantic import BaseModel
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -56,6 +57,25 @@ ROUTERS = (
 )
 
 
+class Problem(BaseModel):
+    """What is wrong, in a line for people."""
+
+    detail: str
+
+
+PROBLEMS: dict[int | str, str] = {
+    401: "Nobody is logged in, or the token opens nothing.",
+    403: "This needs another role, or came from another site.",
+    404: "There is no such thing, or it is not yours.",
+    409: "It cannot be done as things are now.",
+    413: "It is too much.",
+    422: "What was sent cannot be used.",
+    429: "It was too often; `Retry-After` says for how many seconds.",
+    503: "The store cannot be used now.",
+}
+"""What every call may answer instead."""
+
+
 def build(studio: Studio) -> FastAPI:
     """The application of one studio."""
     app = FastAPI(
@@ -65,6 +85,7 @@ def build(studio: Studio) -> FastAPI:
         docs_url=None,  # the usual page loads its scripts from elsewhere
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
+        responses={status: {"model": Problem, "description": told} for status, told in PROBLEMS.items()},
     )
     app.state.studio = studio
     for router in ROUTERS:
