@@ -4,6 +4,7 @@ could rank."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,23 +58,18 @@ def rows(
     which = [ITEMS.c.campaign == campaign, *_which(show, campaign, overlap)]
     if find:
         which.append(ITEMS.c.prompt_id.in_(_holding(campaign, find)))
-    columns = _columns(campaign, now)
     with store.reading("items") as connection:
         total = connection.execute(sa.select(sa.func.count()).select_from(ITEMS).where(*which)).scalar_one()
-        query = sa.select(*columns).where(*which).order_by(ITEMS.c.place, ITEMS.c.number).offset(start).limit(count)
-        found = connection.execute(query).all()
-        prompts = _prompts(connection, campaign, [row.prompt_id for row in found])
-    return int(total), [_row(row, prompts[row.prompt_id]) for row in found]
+        query = sa.select(ITEMS).where(*which).order_by(ITEMS.c.place, ITEMS.c.number).offset(start).limit(count)
+        return int(total), _rows(connection, campaign, connection.execute(query).all(), now)
 
 
 def row(store: Store, campaign: str, number: int, *, now: float) -> Row | None:
     """One item by its number, None where the campaign has no such one."""
-    query = sa.select(*_columns(campaign, now)).where(ITEMS.c.campaign == campaign, ITEMS.c.number == number)
+    query = sa.select(ITEMS).where(ITEMS.c.campaign == campaign, ITEMS.c.number == number)
     with store.reading("items") as connection:
-        found = connection.execute(query).one_or_none()
-        if found is None:
-            return None
-        return _row(found, _prompts(connection, campaign, [found.prompt_id])[found.prompt_id])
+        found = _rows(connection, campaign, connection.execute(query).all(), now)
+    return found[0] if found else None
 
 
 def held(store: Store, campaign: str, *, now: float) -> list[tuple[Lease, int, Prompt]]:
@@ -147,35 +143,32 @@ def _holding(campaign: str, text: str) -> sa.Select[tuple[str]]:
     return sa.select(PROMPTS.c.id).where(PROMPTS.c.campaign == campaign, sa.or_(*holds))
 
 
-def _columns(campaign: str, now: float) -> list[Any]:
-    in_hand = (
-        sa.select(sa.func.count())
-        .where(LEASES.c.campaign == campaign, LEASES.c.prompt_id == ITEMS.c.prompt_id, LEASES.c.expires_at > now)
-        .correlate(ITEMS)
-        .scalar_subquery()
+def _rows(connection: sa.Connection, campaign: str, found: Sequence[Any], now: float) -> list[Row]:
+    """Each with its prompt and its counts: asked for these few alone, because a database that sorts computes what it is
+    asked of every row first."""
+    ids = [row.prompt_id for row in found]
+    leases = sa.select(LEASES.c.prompt_id, sa.func.count()).where(
+        LEASES.c.campaign == campaign, LEASES.c.prompt_id.in_(ids), LEASES.c.expires_at > now
     )
-    could_not = (
-        sa.select(sa.func.count())
-        .where(JUDGEMENTS.c.prompt_id == ITEMS.c.prompt_id, *_could_not(campaign))
-        .correlate(ITEMS)
-        .scalar_subquery()
-    )
-    return [ITEMS, in_hand.label("held"), could_not.label("unrankable")]
+    could_not = sa.select(JUDGEMENTS.c.prompt_id, sa.func.count()).where(*_could_not(campaign))
+    in_hand = {id_: n for id_, n in connection.execute(leases.group_by(LEASES.c.prompt_id))}
+    unranked = {id_: n for id_, n in connection.execute(could_not.group_by(JUDGEMENTS.c.prompt_id))}
+    prompts = _prompts(connection, campaign, ids)
+    return [
+        Row(
+            number=row.number,
+            prompt=prompts[row.prompt_id],
+            arm=row.arm,
+            unsure=row.unsure,
+            gold=dict(row.gold) if row.gold else None,
+            given=row.given,
+            held=in_hand.get(row.prompt_id, 0),
+            unrankable=unranked.get(row.prompt_id, 0),
+        )
+        for row in found
+    ]
 
 
-def _prompts(connection: sa.Connection, campaign: str, ids: list[str]) -> dict[str, Prompt]:
+def _prompts(connection: sa.Connection, campaign: str, ids: Sequence[str]) -> dict[str, Prompt]:
     query = sa.select(PROMPTS.c.id, PROMPTS.c.record).where(PROMPTS.c.campaign == campaign, PROMPTS.c.id.in_(ids))
     return {row.id: Prompt.from_json(row.record) for row in connection.execute(query)}
-
-
-def _row(found: Any, prompt: Prompt) -> Row:
-    return Row(
-        number=found.number,
-        prompt=prompt,
-        arm=found.arm,
-        unsure=found.unsure,
-        gold=dict(found.gold) if found.gold else None,
-        given=found.given,
-        held=found.held,
-        unrankable=found.unrankable,
-    )

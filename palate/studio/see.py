@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from palate.errors import PalateError
 from palate.studio import figures, learned, live, plots
+from palate.studio.background import Told
 from palate.studio.effects import Arms, Changed, Curve
 from palate.studio.figures import Figures, Row
 from palate.studio.here import Anybody, Evaluator, Here, Lead, Studio
@@ -38,18 +39,16 @@ class Counted(BaseModel):
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-def counted(studio: Studio, *, everybody: bool) -> Counted:
-    """The figures; those of single annotators only where `everybody` may be seen."""
-    told = figures.told(studio, patience=PATIENCE)
+def counted(told: Told[Figures], *, everybody: bool) -> Counted:
+    """The figures; those of single people only where `everybody` may be seen."""
     value = told.value
     if value is not None and not everybody:
         value = value.model_copy(update={"rows": [row for row in value.rows if row.simulated]})
     return Counted(figures=value, computing=told.computing, error=told.error)
 
 
-def mine(studio: Studio, name: str) -> Row | None:
+def mine(told: Told[Figures], name: str) -> Row | None:
     """One's own figures: None before anything was handed in."""
-    told = figures.told(studio, patience=PATIENCE)
     rows = told.value.rows if told.value is not None else []
     return next((row for row in rows if row.name == name and not row.simulated), None)
 
@@ -83,7 +82,8 @@ def _part(studio: Studio, person: Any, name: str) -> dict[str, Any]:
     """What the templates of the parts are given."""
     values: dict[str, Any] = {"plots": plots, "known": figures.KNOWN, "lead": person.may("lead")}
     if name in ("figures", "all"):
-        values |= {"counted": counted(studio, everybody=person.may("lead")), "mine": mine(studio, person.name)}
+        told = figures.told(studio, patience=PATIENCE)
+        values |= {"counted": counted(told, everybody=person.may("lead")), "mine": mine(told, person.name)}
     if name in ("curve", "all"):
         values["curve"] = learned.curve(studio)
     if name == "changed":
@@ -154,13 +154,13 @@ def show_frame(studio: Here, person: Anybody) -> Response:
 @router.get("/api/v1/see")
 def get_figures(studio: Here, person: Anybody) -> Counted:
     """The figures. Those of single people are for leads; everybody sees those of simulated annotators."""
-    return counted(studio, everybody=person.may("lead"))
+    return counted(figures.told(studio, patience=PATIENCE), everybody=person.may("lead"))
 
 
 @router.get("/api/v1/see/me")
 def get_mine(studio: Here, person: Evaluator) -> Row | None:
     """Your own figures; null before you have handed anything in."""
-    return mine(studio, person.name)
+    return mine(figures.told(studio, patience=PATIENCE), person.name)
 
 
 @router.get("/api/v1/see/curve")

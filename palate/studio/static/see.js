@@ -49,7 +49,8 @@ function chart(name, points) {
   const path = document.createElementNS(SVG, "path");
   path.setAttribute("d", some.length > 1 ? d : `${d}h0.1`);
   svg.append(path);
-  return made("figure", {}, made("figcaption", {}, NAMES[name], made("strong", { textContent: short(ys.at(-1)) })), svg);
+  return made("figure", {}, made("figcaption", {}, NAMES[name], made("strong", { textContent: short(ys.at(-1)) })), svg,
+    made("p", { className: "range", textContent: `${short(low)} to ${short(high)}; steps ${left} to ${right}` }));
 }
 
 function told(now) {
@@ -89,7 +90,7 @@ async function look() {
   if (now.lines.length) charts.replaceChildren(...SHOWN.filter((name) => series.has(name)).map((name) => chart(name, series.get(name))));
   const samples = live.querySelector("[data-samples]");
   samples.hidden = !now.samples.length;
-  samples.querySelector("[data-sampled]").replaceChildren(...now.samples.map((one) => made("div", { className: "sample" },
+  samples.querySelector("[data-sampled]").replaceChildren(...now.samples.map((one) => made("div", { className: "said" },
     made("p", { className: "role", textContent: `${one.prompt}${one.score === null ? "" : `  (reward ${short(one.score)}, step ${one.step})`}` }),
     made("p", { className: "plain", textContent: one.text || "(an empty answer)" }))));
 }
