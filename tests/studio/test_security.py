@@ -236,7 +236,7 @@ def test_and_so_does_everything_that_goes_wrong(studio: Studio, monkeypatch: pyt
 
 
 def test_what_is_kept_are_files_of_ours_alone(studio: Studio) -> None:
-    told = visiting(studio).get("/static/studio.css")
+    told = visiting(studio).get("/static/studio.css?version")
     assert told.status_code == 200 and "immutable" in told.headers["cache-control"]
     told_everywhere({**told.headers, "cache-control": "no-store"})
 
