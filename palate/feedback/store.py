@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -60,7 +61,8 @@ class Store:
     def __init__(self, url: str) -> None:
         address = sa.make_url(url)
         in_memory = address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:")
-        self._engine = sa.create_engine(address, **({} if in_memory else {"pool_size": POOL, "max_overflow": 0}))
+        pool = {} if in_memory else {"pool_size": POOL, "max_overflow": 0}
+        self._engine = sa.create_engine(address, json_serializer=_as_json, **pool)
         self.url = self._engine.url.render_as_string(hide_password=True)
         # SQLite has one writer at a time. Threads of one process wait here, in turn; its own waiting is by chance.
         self._turn: AbstractContextManager[Any] = nullcontext()
@@ -134,6 +136,9 @@ class Store:
         except (sa.exc.DatabaseError, json.JSONDecodeError, RecursionError) as error:
             if isinstance(error, sa.exc.IntegrityError | sa.exc.ProgrammingError):  # our own mistakes
                 raise
+            if isinstance(error, sa.exc.DataError):  # what was to be stored cannot be: U+0000, or a name without end
+                reason = str(error.orig).splitlines()[0].rstrip(".")[:200]
+                raise BadInput(f"this cannot be stored ({reason}).", self.url, "Mend it; nothing was stored.") from None
             # a full disk, a lost server, a damaged page, a stored record that is no JSON
             raise PalateError(
                 f"{self.url}: the feedback store cannot be written ({getattr(error, 'orig', error)}); nothing of this "
@@ -382,10 +387,20 @@ def append_records(
     return len(fresh)
 
 
+def _as_json(value: Any) -> str:
+    """What goes into a column of JSON. U+0000 becomes U+FFFD: PostgreSQL can store it and then reads no field of that
+    record any more, so that one character of one person (or model) would close a page for everybody."""
+    text = json.dumps(value)
+    return _NUL.sub(r"\1\\ufffd", text) if "\\u0000" in text else text
+
+
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
 def _same(record: Record, stored: Any) -> bool:
     """Whether that is what is stored; a field that came since has its default there."""
     try:
-        return type(record).from_json(stored) == record
+        return type(record).from_json(stored) == type(record).from_json(json.loads(_as_json(record.to_json())))
     except (ValueError, TypeError):
         return False
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from palate.errors import BadInput
-from palate.feedback import formats, split, statistics
+from palate.feedback import campaigns, demonstrations, formats, split, statistics
 from palate.feedback.store import open_store
-from palate.records import Judgement, Prompt, Response, conversation
+from palate.records import Demonstration, Judgement, Prompt, Response, conversation
 
 PROMPT = Prompt(id="p", messages=conversation("Suggest a dinner."), family="f")
 RESPONSES = [Response(id=i, prompt_id="p", text=f"answer {i}") for i in "abc"]
@@ -194,3 +194,21 @@ def test_judgements_are_counted_by_whether_people_gave_them(store_url: str) -> N
         store.add_judgements([theirs, dataclasses.replace(theirs, id="2", simulated=True)], "one")
         counts = [store.count_judgements("one", simulated=s) for s in (None, True, False)]
     assert counts == [2, 1, 1]
+
+
+def test_a_character_that_a_database_cannot_read_again_closes_nothing(store_url: str) -> None:
+    """PostgreSQL stores U+0000 in JSON, and then reads no field of that record any more."""
+    text = "one\x00two \\u0000 \\\x00"
+    prompt = Prompt(id="p", messages=conversation(text), family="f", extra={"author": "x"})
+    told = Demonstration(id="d", messages=conversation(text, text), family="f", author="x", skill=text)
+    with open_store(store_url) as store:
+        for new in (1, 0):
+            assert store.add_prompts([prompt], "one") == new
+            assert store.add_demonstrations([told], "one") == new
+        assert store.prompts("one")[0].messages[0].content == "one\ufffdtwo \\u0000 \\\ufffd"
+        (standing,) = demonstrations.Shelf(store, "one").standing().values()
+        assert standing.skill == "one\ufffdtwo \\u0000 \\\ufffd"
+        try:
+            campaigns.write_guidelines(store, "one", "a\x00b", "ann")  # no JSON: one database takes it
+        except BadInput as error:
+            assert store.is_postgresql and "cannot be stored" in str(error)
