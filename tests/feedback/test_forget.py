@@ -121,6 +121,16 @@ def test_what_a_person_wrote_is_gone_and_that_of_others_is_not(store: Store) -> 
     assert People(store).login("bob", PASSWORD) is None and People(store).login("ann", PASSWORD)
 
 
+def test_who_reads_on_from_the_last_number_misses_nothing(store: Store) -> None:
+    """A number that was somebody's who is gone is not given again."""
+    shelf = demonstrations.Shelf(store, "c:write")
+    store.add_demonstrations([written("ann", "d1"), written("bob", "d2")], "c:write")
+    assert set(shelf.standing()) == {"d1", "d2"}
+    forget.forget(store, "bob", now=5.0)
+    store.add_demonstrations([written("ann", "d3")], "c:write")
+    assert set(shelf.standing()) == {"d1", "d3"}
+
+
 def test_the_queue_asks_again_for_what_is_missing(store: Store) -> None:
     assert given(store) == {"p0": 2, "p1": 2, "p2": 0}
     forget.forget(store, "bob", now=5.0)

@@ -14,6 +14,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # A number is never given again, also when what had it is deleted: who reads on from the last number relies on it.
     op.create_table(
         "demonstrations",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
@@ -21,6 +22,7 @@ def upgrade() -> None:
         sa.Column("campaign", sa.String(200), nullable=False),
         sa.Column("record", sa.JSON, nullable=False),
         sa.UniqueConstraint("campaign", "id"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "prompts",
@@ -29,6 +31,7 @@ def upgrade() -> None:
         sa.Column("campaign", sa.String(200), nullable=False),
         sa.Column("record", sa.JSON, nullable=False),
         sa.UniqueConstraint("campaign", "id"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "responses",
@@ -38,6 +41,7 @@ def upgrade() -> None:
         sa.Column("prompt_id", sa.String(64), nullable=False, index=True),
         sa.Column("record", sa.JSON, nullable=False),
         sa.UniqueConstraint("campaign", "id"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "judgements",
@@ -50,6 +54,7 @@ def upgrade() -> None:
         sa.Column("supersedes", sa.String(64)),
         sa.Column("record", sa.JSON, nullable=False),
         sa.UniqueConstraint("campaign", "id"),
+        sqlite_autoincrement=True,
     )
 
 

@@ -116,6 +116,7 @@ def _work() -> None:
         sa.Column("verdict", sa.String(20), nullable=False),
         sa.Column("comment", sa.Text, nullable=False),
         sa.Column("created_at", sa.String(40), nullable=False),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "items",
