@@ -15,7 +15,11 @@ from palate.studio.here import Anybody, Here, Studio
 router = APIRouter(prefix="/api/v1/drafts", tags=["drafts"])
 Key = Annotated[str, Path(max_length=200, pattern=r"^[A-Za-z0-9:._-]+$")]
 LARGEST = 500_000
-"""Characters of a draft as JSON."""
+"""Bytes of a draft as JSON."""
+MOST = 300
+"""Drafts of one person."""
+OURS = ("model:", "skipped:")
+"""How the keys begin of what the studio notes by itself: what a page says must not change it."""
 
 
 class Draft(BaseModel):
@@ -73,13 +77,32 @@ def get_draft(key: Key, studio: Here, person: Anybody) -> Draft | None:
 @router.put("/{key}")
 def put_draft(key: Key, draft: Draft, studio: Here, person: Anybody) -> Draft:
     """Keep a draft."""
-    if len(json.dumps(draft.content)) > LARGEST:
-        raise HTTPException(413, f"A draft may have {LARGEST:,} characters.")
+    _refuse_ours(key)
+    try:
+        size = len(json.dumps(draft.content, allow_nan=False, ensure_ascii=False).encode())
+    except (ValueError, RecursionError):  # half of a character, no number of JSON, nested without end
+        raise HTTPException(422, "This could not be given back as it is.") from None
+    if size > LARGEST:
+        raise HTTPException(413, f"A draft may have {LARGEST:,} bytes.")
+    if read(studio, person.name, key) is None and _count(studio, person.name) >= MOST:
+        raise HTTPException(413, f"You have begun {MOST} things. Finish some, or give them up.")
     return keep(studio, person.name, key, draft.content)
+
+
+def _refuse_ours(key: str) -> None:
+    if key.startswith(OURS):
+        raise HTTPException(403, "This is noted by the studio itself.")
+
+
+def _count(studio: Studio, account: str) -> int:
+    query = sa.select(sa.func.count()).select_from(DRAFTS).where(DRAFTS.c.account == account)
+    with studio.store.reading("drafts") as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 @router.delete("/{key}", status_code=204)
 def delete_draft(key: Key, studio: Here, person: Anybody) -> Response:
     """Forget a draft."""
+    _refuse_ours(key)
     drop(studio, person.name, key)
     return Response(status_code=204)

@@ -6,7 +6,7 @@ import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, HTTPException, Path, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.errors import BadInput
@@ -175,9 +175,8 @@ def submit_revoke(studio: Here, person: Anybody, id_: Which) -> Response:
 @router.get("/me/data.json", include_in_schema=False)
 def download(studio: Here, person: Anybody) -> Response:
     """Everything that is kept of a person, as a file."""
-    text = json.dumps(forget.data(studio.store, person.name), ensure_ascii=False, indent=1)
     named = {"content-disposition": 'attachment; filename="palate-my-data.json"'}
-    return Response(text, media_type="application/json", headers=named)
+    return Response(_as_json(studio, person.name), media_type="application/json", headers=named)
 
 
 @router.get("/me/delete", response_class=HTMLResponse, include_in_schema=False)
@@ -269,9 +268,14 @@ def delete_token(id_: Which, studio: Here, person: Anybody) -> Response:
 
 
 @router.get("/api/v1/me/data")
-def get_data(studio: Here, person: Anybody) -> JSONResponse:
+def get_data(studio: Here, person: Anybody) -> Response:
     """Everything that is kept of you: what you wrote and judged, and what is noted of you."""
-    return JSONResponse(forget.data(studio.store, person.name))
+    return Response(_as_json(studio, person.name), media_type="application/json")
+
+
+def _as_json(studio: Studio, name: str) -> str:
+    """Characters that no other program could read are escaped."""
+    return json.dumps(forget.data(studio.store, name), indent=1)
 
 
 @router.get("/api/v1/me/used")

@@ -18,6 +18,7 @@ from palate.feedback.campaigns import Settings
 from palate.feedback.queue import Queue
 from palate.feedback.store import Store
 from palate.records import Demonstration, Judgement, conversation
+from palate.studio import drafts
 from palate.studio.app import ROUTERS
 from palate.studio.here import Studio
 
@@ -276,7 +277,7 @@ def world(studio: Studio, store: Store) -> World:
     example = eve.post("/api/v1/demonstrations", json={"messages": messages, "token": "t"}).json()["id"]
     eve.post("/api/v1/me/tokens", json={"label": "of eve"})
     token = eve.get("/api/v1/me/tokens").json()[0]["id"]
-    eve.put("/api/v1/drafts/model:t2", json={"content": {"text": "of eve"}})
+    drafts.keep(studio, "eve", "model:t2", {"text": "of eve"})
     ids = {"judgement": judgement, "lease": lease, "talk": talk["id"], "example": example, "token": token}
     return World(studio, ids, eve, mallory)
 

@@ -23,7 +23,7 @@ from palate.feedback import people as accounts
 from palate.feedback.people import Person
 from palate.feedback.store import Store
 from palate.feedback.tables import METADATA
-from palate.studio import doors, home
+from palate.studio import doors, drafts, home
 from palate.studio.app import ROUTERS
 from palate.studio.doors import HEADERS, LARGEST, POLICY, address_of
 from palate.studio.here import Studio
@@ -477,6 +477,32 @@ def test_a_deep_draft_is_kept_or_refused(depth: int, studio: Studio) -> None:
     assert told.status_code < 500
     assert bob.get("/api/v1/drafts/x").status_code == 200
     assert bob.get("/me/data.json").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"a": "\\ud800"}', b'{"\\udc00": 1}', b'{"a": NaN}', b'{"a": 1e999}', b'{"a": ' + b"9" * 5000 + b"}"]
+)
+def test_what_could_not_be_given_back_is_not_kept(content: bytes, studio: Studio) -> None:
+    bob = visiting(studio, "bob")
+    told = bob.put(
+        "/api/v1/drafts/x", content=b'{"content": ' + content + b"}", headers={"content-type": "application/json"}
+    )
+    assert told.status_code in (400, 422)
+    assert bob.get("/api/v1/drafts/x").json() is None and bob.get("/me/data.json").status_code == 200
+
+
+def test_drafts_have_an_end_and_what_the_studio_notes_is_its_own(studio: Studio) -> None:
+    bob = visiting(studio, "bob")
+    for key in ("model:x", "skipped:0123456789abcdef"):
+        drafts.keep(studio, "bob", key, {"text": "noted"})
+        assert bob.put(f"/api/v1/drafts/{key}", json={"content": {"prompts": 5}}).status_code == 403
+        assert bob.delete(f"/api/v1/drafts/{key}").status_code == 403
+        assert bob.get(f"/api/v1/drafts/{key}").json()["content"] == {"text": "noted"}
+    assert bob.put("/api/v1/drafts/x", json={"content": {"a": "x" * drafts.LARGEST}}).status_code == 413
+    for number in range(drafts.MOST):
+        drafts.keep(studio, "bob", f"write:{number}", {})
+    assert bob.put("/api/v1/drafts/write:one-more", json={"content": {}}).status_code == 413
+    assert bob.put("/api/v1/drafts/write:7", json={"content": {"a": 1}}).status_code == 200
 
 
 # --- 11, 14 ----------------------------------------------------------------------------------------------------------
