@@ -288,7 +288,13 @@ def test_what_changed_is_shown_side_by_side_and_not_asked_again(made: Studio) ->
 def test_both_arms_are_beside_each_other(made: Studio) -> None:
     with asking(made) as client:
         page = client.get("/queue").text
-        assert "Was choosing worth it?" in page and "+3.1 %" in page and "doubt" in page and "chance" in page
+        assert (
+            "Was choosing worth it?" in page
+            and "+3.1 points" in page
+            and "neither is shown to be better" in page
+            and "doubt" in page
+            and "chance" in page
+        )
         assert client.get("/api/v1/see/arms").json()["value"]["labels"] == 9
 
 
