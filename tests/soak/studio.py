@@ -1,10 +1,10 @@
 """Thirty evaluators at one studio, and kill -9 in the middle of it: `make soak`, or alone
 
-    python tests/soak/studio.py [--seconds 120] [--evaluators 30] [--kills 10] [--think 0] [--only sqlite]
+    python tests/soak/studio.py [--seconds 120] [--evaluators 30] [--kills 10] [--think 1] [--only sqlite]
 
 One process serves, another one plays the evaluators, on the same machine. Each evaluator asks for the next prompt and
-hands in an order, as fast as answers come (or after `--think` seconds), and writes down what was acknowledged. At the
-end the store holds exactly that: nothing lost, nothing doubled, no prompt judged more often than it should be.
+hands in an order after `--think` seconds on average (people take tens of seconds; 0 is as fast as answers come), and
+writes down what was acknowledged. At the end the store holds exactly that: nothing lost, nothing doubled, no prompt judged more often than it should be.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--evaluators", type=int, default=30)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--think", type=float, default=0.0)
+    parser.add_argument("--think", type=float, default=1.0)
     parser.add_argument("--only", choices=("sqlite", "postgresql"))
     options = parser.parse_args()
     for name in [options.only] if options.only else ["sqlite", "postgresql"]:
