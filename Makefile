@@ -45,11 +45,13 @@ gold: .venv/ready
 mutants: .venv/ready
 	.venv/bin/python tests/mutants/hunt.py
 
-# kill -9 and full disks at every stage (docs/reliability.md), the second needs root and is skipped without; and the
-# tests of several processes and of compiled blocks that are too long for every change.
+# kill -9 and full disks at every stage (docs/reliability.md), the second needs root and is skipped without; thirty
+# people at one studio that is killed (docs/studio.md); and the tests of several processes and of compiled blocks that
+# are too long for every change.
 soak: .venv/ready
 	.venv/bin/python tests/soak/kills.py
 	.venv/bin/python tests/soak/disk.py
+	.venv/bin/python tests/soak/studio.py
 	.venv/bin/python -m pytest -m soak
 
 # Never touches feedback.sqlite: people's work outlives runs.

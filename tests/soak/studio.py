@@ -4,7 +4,8 @@
 
 One process serves, another one plays the evaluators, on the same machine. Each evaluator asks for the next prompt and
 hands in an order after `--think` seconds on average (people take tens of seconds; 0 is as fast as answers come), and
-writes down what was acknowledged. At the end the store holds exactly that: nothing lost, nothing doubled, no prompt judged more often than it should be.
+writes down what was acknowledged. At the end the store holds exactly that: nothing lost, nothing doubled, no prompt
+judged more often than it should be.
 """
 
 from __future__ import annotations
