@@ -221,7 +221,7 @@ def _listen(host: str, port: int | None) -> socket.socket:
     """A socket that listens; at the next free port where none was named."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for candidate in range(port or PORT, (port or PORT) + (1 if port is not None else 20)):
-        # Named TCP, so that asyncio switches Nagle's algorithm off: an answer of two parts would wait 40 ms between them.
+        # Named TCP, so that asyncio switches off Nagle: else an answer of two parts waits 40 ms between them.
         listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
