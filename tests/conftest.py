@@ -3,12 +3,10 @@
 import shutil
 import signal
 import socket
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 import tests_postgres
 from tests_small import METHODS, SMALL, small_recipe
 
@@ -53,16 +51,9 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty feedback store, once in a file and once on a server: what it promises it promises on both."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'feedback.sqlite'}"
-        return
-    url: str = request.getfixturevalue("postgresql")
-    name = f"test_{uuid.uuid4().hex}"
-    whole = sa.create_engine(url.format(name="postgres"), isolation_level="AUTOCOMMIT")
-    with whole.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    yield url.format(name=name)
-    with whole.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    whole.dispose()
+    else:
+        with tests_postgres.database(request.getfixturevalue("postgresql")) as url:
+            yield url
 
 
 @pytest.fixture

@@ -7,10 +7,13 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy as sa
 
 FOLDERS = [*map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), os.environ.get("PATH", "")]
 
@@ -56,3 +59,18 @@ def server() -> Iterator[str]:
             do(pg_ctl, "-D", str(data), "-w", "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def database(url: str) -> Iterator[str]:
+    """An empty database of a server, dropped at the end."""
+    name = f"test_{uuid.uuid4().hex}"
+    whole = sa.create_engine(url.format(name="postgres"), isolation_level="AUTOCOMMIT")
+    try:
+        with whole.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        yield url.format(name=name)
+        with whole.connect() as connection:
+            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+    finally:
+        whole.dispose()

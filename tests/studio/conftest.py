@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tests_postgres
 from starlette.testclient import TestClient
 from tests_studio import ADDRESS, CAMPAIGN, fill
 
@@ -16,10 +17,14 @@ from palate.studio.app import build
 from palate.studio.here import Studio
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """In a file."""
-    with open_store(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as found:
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """In a file; and by `make test-slow` on a server, where the same must hold."""
+    if request.param == "sqlite":
+        with open_store(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as found:
+            yield found
+        return
+    with tests_postgres.database(request.getfixturevalue("postgresql")) as url, open_store(url) as found:
         yield found
 
 
