@@ -11,6 +11,7 @@ from importlib import resources
 import sqlalchemy as sa
 
 from palate.errors import BadInput
+from palate.feedback.people import note
 from palate.feedback.store import Store
 from palate.feedback.tables import CAMPAIGNS, GUIDELINES
 from palate.records import Record
@@ -93,6 +94,7 @@ def write_guidelines(store: Store, name: str, text: str, author: str) -> Guideli
         connection.execute(
             sa.insert(GUIDELINES).values(campaign=name, version=made.version, text=text, author=author, created_at=now)
         )
+        note(connection, author, "wrote guidelines", version=made.version)
     return made
 
 
