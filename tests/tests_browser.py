@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ class Served:
     """`palate studio PLACE` as a process of its own."""
 
     def __init__(self, place: Path, *more: str) -> None:
-        self.place, self.more, self.port, self.invitation = place, more, "", ""
+        self.place, self.more, self.port, self.invitation, self.url = place, more, "", "", ""
         self.start()
 
     def start(self) -> None:
@@ -38,18 +39,25 @@ class Served:
         self.process = subprocess.Popen(
             [*command, *port, *self.more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        self.said: list[str] = []
+        self.url = ""
+        self.opened = threading.Event()
+        self.listening = threading.Thread(target=self._listen, daemon=True)
+        self.listening.start()
+        assert self.opened.wait(60) and self.url, "".join(self.said)
+
+    def _listen(self) -> None:
+        """To what it says, to the end: whoever speaks to nobody comes to a stop when the pipe is full."""
         assert self.process.stdout is not None
-        said = []
         for line in self.process.stdout:
-            said.append(line)
+            self.said.append(line)
             if found := re.search(r"is open: (https?://\S+:(\d+))", line):
                 self.url, self.port = found.group(1), found.group(2)
-                if "--login" not in self.more:
-                    return
             if found := re.search(r"https?://\S+/invite/\S+", line):
                 self.invitation = found.group(0)
-                return
-        raise AssertionError("".join(said))
+            if self.url and (self.invitation or "--login" not in self.more):
+                self.opened.set()
+        self.opened.set()
 
     def kill(self) -> None:
         """As a power cut would."""
@@ -64,6 +72,7 @@ class Served:
 
     def _gone(self) -> None:
         self.process.wait(20)
+        self.listening.join(20)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -81,12 +90,13 @@ class Served:
 
 @contextmanager
 def serving(place: Path, *more: str) -> Iterator[Served]:
-    """A studio that is stopped at the end."""
+    """A studio that is stopped at the end, and in which nothing broke."""
     served = Served(place, *more)
     try:
         yield served
     finally:
         served.stop()
+    assert "Traceback" not in "".join(served.said), "".join(served.said)[-3000:]
 
 
 @contextmanager
