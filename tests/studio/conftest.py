@@ -17,9 +17,12 @@ from palate.studio.app import build
 from palate.studio.here import Studio
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+ON_A_SERVER = pytest.param("postgresql", marks=[pytest.mark.slow, pytest.mark.soak])
+
+
+@pytest.fixture(params=["sqlite", ON_A_SERVER])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """In a file; and by `make test-slow` on a server, where the same must hold."""
+    """In a file; and by `make soak`, because it takes minutes, on a server, where the same must hold."""
     if request.param == "sqlite":
         with open_store(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as found:
             yield found

@@ -437,6 +437,8 @@ def test_a_vote_is_a_judgement_and_then_names_the_models(
 
 
 def test_names_are_told_only_when_the_judgement_is_stored(client: TestClient, studio: Studio) -> None:
+    if studio.store.is_postgresql:
+        pytest.skip("the disk is full by a trigger of SQLite")
     id_ = begin(client)
     told = duel(client, id_, "Hello")
     with studio.store.writing() as connection:
