@@ -16,7 +16,6 @@ from palate.feedback.store import Store, open_store
 from palate.studio.app import build
 from palate.studio.here import Studio
 
-
 ON_A_SERVER = pytest.param("postgresql", marks=[pytest.mark.slow, pytest.mark.soak])
 
 
