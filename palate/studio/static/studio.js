@@ -34,6 +34,9 @@ export async function ask(path, { method = "GET", body, keepalive = false, signa
   throw Object.assign(new Error(told.detail ?? `The studio answered ${response.status}.`), { status: response.status });
 }
 
+// On a phone the places are a row that scrolls.
+document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 const theme = byId("theme");
 theme.hidden = false;
 theme.addEventListener("click", () => {
