@@ -3,16 +3,13 @@ nothing serious (WCAG 2.2 A and AA, and what it calls best practice)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi.routing import APIRoute
 from playwright.sync_api import Browser
 from tests_browser import Served, browsing, items, needs_browser, opened, serving
-from tests_hostile import CORPUS
 
 from palate.recipe import Recipe
 from palate.studio.app import ROUTERS
@@ -20,8 +17,6 @@ from palate.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, needs_browser]
 SERIOUS = ("serious", "critical")
-ACTS = "script, iframe, img, svg, form, input, style, object, [style], [onerror], [onclick]"
-"""What may not be in an answer."""
 LOUD = ("error", "warning")
 NO_PAGES = {"/guidelines/text", "/report/frame", "/logout", "/queue/export"}
 
@@ -51,8 +46,7 @@ def run_studio(small_run: tuple[Recipe, Workspace]) -> Iterator[Served]:
         yield found
 
 
-@pytest.mark.parametrize("of", ["file_studio", "run_studio"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "of"), [("light", "run_studio"), ("dark", "run_studio"), ("light", "file_studio")])
 def test_all_pages(scheme: str, of: str, browser: Browser, request: pytest.FixtureRequest) -> None:
     address: str = request.getfixturevalue(of).url
     wrong: list[str] = []
@@ -71,10 +65,9 @@ def test_all_pages(scheme: str, of: str, browser: Browser, request: pytest.Fixtu
     assert wrong == []
 
 
-@pytest.mark.parametrize("of", ["file_studio", "run_studio"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(scheme: str, of: str, browser: Browser, request: pytest.FixtureRequest) -> None:
-    address: str = request.getfixturevalue(of).url
+def test_axe_finds_nothing_serious(scheme: str, browser: Browser, run_studio: Served) -> None:
+    address = run_studio.url
     wrong = []
     # Our policy is there to stop scripts like axe's own.
     with opened(browser, address, color_scheme=scheme, bypass_csp=True, reduced_motion="reduce", quiet=False) as page:
@@ -108,21 +101,3 @@ def test_the_theme_is_remembered(browser: Browser, file_studio: Served) -> None:
         assert page.evaluate("document.documentElement.dataset.theme") == "dark"
         page.reload()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(23, 20, 18)"
-
-
-def test_hostile_answers_run_in_no_page(browser: Browser, tmp_path: Path) -> None:
-    """Whatever a model says is text. `alert` would be noticed, and so would a request to anywhere else."""
-    path = tmp_path / "hostile.jsonl"
-    lines = [{"prompt": text, "responses": [text, text + " again"]} for text in CORPUS]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with serving(path) as served, opened(browser, f"{served.url}/rank") as page:
-        page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
-        page.on("request", lambda asked: None if asked.url.startswith(served.url) else pytest.fail(asked.url))
-        for _ in CORPUS:
-            page.wait_for_selector("form#rank[data-ready]")
-            assert page.evaluate("window.hacked") is None
-            found = page.locator(".answer .text, .asked .prose").locator(ACTS)
-            assert found.count() == 0
-            page.keyboard.press("1")
-            with page.expect_navigation():
-                page.keyboard.press("Enter")
