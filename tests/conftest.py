@@ -42,18 +42,16 @@ def postgresql() -> Iterator[str]:
     """A server of PostgreSQL; the start of its URLs."""
     if not tests_postgres.AVAILABLE:
         pytest.skip("there is no PostgreSQL on this machine")
-    with tests_postgres.server() as url:
+    with tests_postgres.server(more=tests_postgres.HASTY) as url:
         yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty feedback store, once in a file and once on a server: what it promises it promises on both."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'feedback.sqlite'}"
-    else:
-        with tests_postgres.database(request.getfixturevalue("postgresql")) as url:
-            yield url
+        return f"sqlite:///{tmp_path / 'feedback.sqlite'}"
+    return tests_postgres.empty(request.getfixturevalue("postgresql"))
 
 
 @pytest.fixture

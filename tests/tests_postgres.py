@@ -7,7 +7,6 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,9 +34,13 @@ def _user() -> dict[str, Any]:
     return {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
 
 
+HASTY = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+"""For tests that make hundreds of databases and lose power in none."""
+
+
 @contextmanager
-def server() -> Iterator[str]:
-    """The start of a URL: a database's name behind it makes it whole."""
+def server(*, more: str = "") -> Iterator[str]:
+    """The start of a URL: a database's name behind it makes it whole. more: options of the server."""
     who = _user()
     folder = Path(tempfile.mkdtemp(prefix="palate-pg-"))
     if who:
@@ -51,7 +54,7 @@ def server() -> Iterator[str]:
     assert initdb and pg_ctl
     try:
         do(initdb, "-D", str(data), "-A", "trust", "-U", "palate", "--no-sync", "-E", "UTF8")
-        options = f"-k {folder} -c listen_addresses= -c max_connections=100"
+        options = f"-k {folder} -c listen_addresses= -c max_connections=100 {more}"
         do(pg_ctl, "-D", str(data), "-w", "-l", str(folder / "log"), "-o", options, "start")
         try:
             yield f"postgresql+psycopg://palate@/{{name}}?host={folder}"
@@ -61,16 +64,18 @@ def server() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextmanager
-def database(url: str) -> Iterator[str]:
-    """An empty database of a server, dropped at the end."""
-    name = f"test_{uuid.uuid4().hex}"
-    whole = sa.create_engine(url.format(name="postgres"), isolation_level="AUTOCOMMIT")
-    try:
-        with whole.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name}"))
-        yield url.format(name=name)
-        with whole.connect() as connection:
-            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
-    finally:
-        whole.dispose()
+def empty(url: str) -> str:
+    """The one database that tests take in turn, emptied: that is ten times as fast as to make one."""
+    here = url.format(name="postgres")
+    engine = sa.create_engine(here, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+        connection.execute(sa.text("DROP SCHEMA public CASCADE"))
+        connection.execute(sa.text("CREATE SCHEMA public"))
+    engine.dispose()
+    return here

@@ -22,11 +22,10 @@ ON_A_SERVER = pytest.param("postgresql", marks=[pytest.mark.slow, pytest.mark.so
 @pytest.fixture(params=["sqlite", ON_A_SERVER])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """In a file; and by `make soak`, because it takes minutes, on a server, where the same must hold."""
-    if request.param == "sqlite":
-        with open_store(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as found:
-            yield found
-        return
-    with tests_postgres.database(request.getfixturevalue("postgresql")) as url, open_store(url) as found:
+    url = f"sqlite:///{tmp_path / 'feedback.sqlite'}"
+    if request.param == "postgresql":
+        url = tests_postgres.empty(request.getfixturevalue("postgresql"))
+    with open_store(url) as found:
         yield found
 
 
