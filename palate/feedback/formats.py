@@ -20,7 +20,7 @@ import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -473,39 +473,3 @@ def _check_ids(prompt: Prompt, responses: Sequence[Response], judgements: Sequen
                 where,
                 "Mend the id or add that response.",
             )
-
-
-def write_comparisons(path: Path, comparisons: Iterable[Comparison]) -> int:
-    """Write canonical K-way lines, which `read_comparisons` gives back exactly."""
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for comparison in comparisons:
-            line = {
-                "prompt": comparison.prompt.to_json(),
-                "responses": [r.to_json() for r in comparison.responses],
-                "judgements": [j.to_json() for j in comparison.judgements],
-            }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            count += 1
-    return count
-
-
-def write_preference_pairs(path: Path, comparisons: Iterable[Comparison]) -> int:
-    """Write TRL's conversational preference format: one line per pair without a tie."""
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for comparison in comparisons:
-            text = {r.id: r.text for r in comparison.responses}
-            for judgement in comparison.judgements:
-                for a, b, target in judgement.pairs():
-                    if target == 0.5:
-                        continue
-                    better, worse = (a, b) if target == 1.0 else (b, a)
-                    line = {
-                        "prompt": [{"role": m.role, "content": m.content} for m in comparison.prompt.messages],
-                        "chosen": [{"role": "assistant", "content": text[better]}],
-                        "rejected": [{"role": "assistant", "content": text[worse]}],
-                    }
-                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    count += 1
-    return count

@@ -21,7 +21,7 @@ from palate.studio.answering import Events, Question, Voice
 from palate.studio.compose import Composed
 from palate.studio.here import Anybody, Evaluator, Here, Speaker, Studio
 from palate.studio.pages import page
-from palate.studio.talks import Listed, Talk, Turn, Verdict
+from palate.studio.talks import Talk, Title, Turn, Verdict
 from palate.studio.write import mark_key
 
 router = APIRouter(tags=["chat"])
@@ -252,7 +252,7 @@ def get_models(studio: Here, person: Anybody) -> Models:
 
 
 @router.get("/api/v1/chat/conversations")
-def get_conversations(studio: Here, person: Anybody) -> list[Listed]:
+def get_conversations(studio: Here, person: Anybody) -> list[Title]:
     """Your last conversations."""
     return talks.listed(studio, person.name)
 

@@ -62,7 +62,7 @@ class Chosen(BaseModel):
     """Whether a demonstration counts only when a second person accepted it."""
 
 
-class Far(BaseModel):
+class Counts(BaseModel):
     """How far the campaign is."""
 
     items: int
@@ -89,7 +89,7 @@ class Line(BaseModel):
     unrankable: int
 
 
-class Listed(BaseModel):
+class Items(BaseModel):
     """Some lines of the queue, and how many there are of this kind."""
 
     total: int
@@ -136,10 +136,10 @@ class CouldNot(BaseModel):
 # --- the work --------------------------------------------------------------------------------------------------------
 
 
-def far(studio: Studio) -> Far:
+def far(studio: Studio) -> Counts:
     """How far the campaign is."""
     told: Progress = studio.queue.progress(studio.settings, now=studio.now())
-    return Far(**vars(told), gold=len(studio.queue.gold()))
+    return Counts(**vars(told), gold=len(studio.queue.gold()))
 
 
 def decide(studio: Studio, name: str, chosen: Chosen) -> None:
@@ -149,7 +149,7 @@ def decide(studio: Studio, name: str, chosen: Chosen) -> None:
         people.note(connection, name, "set the campaign's settings", at=studio.now(), **chosen.model_dump())
 
 
-def listed(studio: Studio, show: items.Show, find: str, start: int, count: int) -> Listed:
+def listed(studio: Studio, show: items.Show, find: str, start: int, count: int) -> Items:
     """Some lines of the queue."""
     total, rows = items.rows(
         studio.store,
@@ -161,7 +161,7 @@ def listed(studio: Studio, show: items.Show, find: str, start: int, count: int) 
         count=count,
         now=studio.now(),
     )
-    return Listed(total=total, lines=[Line(**_line(row)) for row in rows])
+    return Items(total=total, lines=[Line(**_line(row)) for row in rows])
 
 
 def _line(row: items.Row) -> dict[str, Any]:
@@ -355,7 +355,7 @@ async def submit_item(request: Request, studio: Here, person: Lead, number: Numb
 
 
 @router.get("/api/v1/queue")
-def get_far(studio: Here, person: Lead) -> Far:
+def get_far(studio: Here, person: Lead) -> Counts:
     """How far the campaign is. Gold items, which everybody gets, are counted by themselves."""
     return far(studio)
 
@@ -381,7 +381,7 @@ def get_items(
     find: Find = "",
     start: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
     count: Annotated[int, Query(ge=1, le=200)] = ON_A_PAGE,
-) -> Listed:
+) -> Items:
     """The queue in the order in which it was laid."""
     return listed(studio, show, find, start, count)
 

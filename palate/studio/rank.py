@@ -22,6 +22,7 @@ from palate.feedback.store import append_judgements, standing
 from palate.feedback.tables import JUDGEMENTS
 from palate.records import CRITERIA, Judgement, Prompt, stable_id
 from palate.studio import drafts
+from palate.studio.effects import Said
 from palate.studio.here import Evaluator, Here, Studio
 from palate.studio.pages import page
 
@@ -51,20 +52,13 @@ Flag = Literal["harmful", "personal_data", "off_topic"]
 Long = Annotated[str, Field(max_length=50_000)]
 
 
-class Turn(BaseModel):
-    """One message."""
-
-    role: str
-    content: str
-
-
 class Item(BaseModel):
     """What lies in front of a person: a prompt, and its answers in the order they are shown."""
 
     lease: str
     expires_at: float
     """Seconds since 1970; what is handed in later is kept all the same."""
-    messages: list[Turn]
+    messages: list[Said]
     answers: list[str]
     guidelines_version: str
     supersedes: str | None = None
@@ -91,7 +85,7 @@ class Given(BaseModel):
     touched: bool = True
 
 
-class Kept(BaseModel):
+class Judged(BaseModel):
     """What was stored."""
 
     id: str
@@ -118,7 +112,7 @@ def _item(studio: Studio, lease: Lease, supersedes: str | None = None) -> Item:
     return Item(
         lease=lease.id,
         expires_at=lease.expires_at,
-        messages=[Turn(role=m.role, content=m.content) for m in prompt.messages],
+        messages=[Said(role=m.role, content=m.content) for m in prompt.messages],
         answers=[texts[id_] for id_ in lease.presented],
         guidelines_version=studio.guidelines.version,
         supersedes=supersedes,
@@ -174,7 +168,7 @@ class Shown:
         return _numbered(self.presented)
 
 
-def hand_in(studio: Studio, name: str, given: Given) -> Kept:
+def hand_in(studio: Studio, name: str, given: Given) -> Judged:
     """Store a judgement. The same handed in twice is stored once. Raises BadInput, or HTTPException 404 and 409."""
     id_ = stable_id("judgement", name, given.lease or "", given.supersedes or "")
     before = studio.store.judgement(id_, studio.campaign)
@@ -183,7 +177,7 @@ def hand_in(studio: Studio, name: str, given: Given) -> Kept:
     if before is not None:
         if (before.ranks, before.cannot_rank) != (made.ranks, made.cannot_rank):
             raise HTTPException(409, "You have handed in another order of these. Undo brings them back.")
-        return Kept(id=id_, ranks=_places(before), new=False)
+        return Judged(id=id_, ranks=_places(before), new=False)
     with studio.store.writing() as connection:
         if given.supersedes:
             later = sa.select(JUDGEMENTS.c.id).where(
@@ -193,7 +187,7 @@ def hand_in(studio: Studio, name: str, given: Given) -> Kept:
                 raise HTTPException(409, "You have changed this one already. Open it again.")
         append_judgements(connection, [made], studio.campaign, studio.store.url)
         drafts.forget(connection, name, draft_key(given.lease, given.supersedes))
-    return Kept(id=id_, ranks=_places(made), new=True)
+    return Judged(id=id_, ranks=_places(made), new=True)
 
 
 def draft_key(lease: str, supersedes: str | None) -> str:
@@ -419,7 +413,7 @@ def post_skip(lease: str, studio: Here, person: Evaluator) -> Response:
 
 
 @router.post("/api/v1/judgements", status_code=201)
-def post_judgement(given: Given, studio: Here, person: Evaluator) -> Kept:
+def post_judgement(given: Given, studio: Here, person: Evaluator) -> Judged:
     """Hand in a judgement. Handing in the same again is no error and stores nothing."""
     return hand_in(studio, person.name, given)
 

@@ -112,7 +112,7 @@ class Talk(BaseModel):
         return tuple(said)
 
 
-class Listed(BaseModel):
+class Title(BaseModel):
     """A conversation in the list of somebody's."""
 
     id: str
@@ -158,7 +158,7 @@ def changing(studio: Studio, account: str, id_: str) -> Iterator[tuple[sa.Connec
         )
 
 
-def listed(studio: Studio, account: str) -> list[Listed]:
+def listed(studio: Studio, account: str) -> list[Title]:
     """Somebody's last conversations in which something was said, the newest first."""
     title = CHATS.c.content["title"].as_string()
     query = (
@@ -168,7 +168,7 @@ def listed(studio: Studio, account: str) -> list[Listed]:
         .limit(LISTED)
     )
     with studio.store.reading("chats") as connection:
-        return [Listed(id=row.id, title=row.title, updated_at=row.updated_at) for row in connection.execute(query)]
+        return [Title(id=row.id, title=row.title, updated_at=row.updated_at) for row in connection.execute(query)]
 
 
 def forget(studio: Studio, account: str, id_: str) -> None:

@@ -129,7 +129,7 @@ class Drafting(BaseModel):
     """The one that the example will be handed in under."""
 
 
-class Far(BaseModel):
+class Examples(BaseModel):
     """How far the writing is."""
 
     counts: int
@@ -339,10 +339,10 @@ def get_mine(
 
 
 @router.get("/api/v1/demonstrations/progress")
-def get_progress(studio: Here, desk: AtDesk, person: Author) -> Far:
+def get_progress(studio: Here, desk: AtDesk, person: Author) -> Examples:
     """How far the writing is."""
     now: Progress = progress(studio, desk)
-    return Far(
+    return Examples(
         counts=now.counts, waiting=now.waiting, wanted=now.wanted, unanswered=len(desk.shelf.unanswered())
     )  # fmt: skip
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from palate.errors import BadInput
-from palate.feedback import campaigns, demonstrations, formats, split, statistics
+from palate.feedback import campaigns, demonstrations, exchange, formats, split, statistics
+from palate.feedback.exchange.pile import Pile
 from palate.feedback.store import open_store
 from palate.records import Demonstration, Judgement, Prompt, Response, conversation
 
@@ -89,10 +90,16 @@ def test_whole_families_move() -> None:
 
 
 def test_our_own_format_comes_back_exactly(tmp_path: Path) -> None:
-    one = formats.Comparison(PROMPT, tuple(RESPONSES), (judgement("1", "x", a=1, b=2, c=2),))
-    formats.write_comparisons(tmp_path / "k.jsonl", [one])
+    given = judgement("1", "x", a=1, b=2, c=2)
+    one = formats.Comparison(PROMPT, tuple(RESPONSES), (given,))
+    pile = Pile(prompts={"p": PROMPT}, judgements={"1": given})
+    for response in RESPONSES:
+        pile.add_response(response)
+    (tmp_path / "k.jsonl").write_text("".join(exchange.lines_of(pile, "palate")))
     assert list(formats.read_comparisons(tmp_path / "k.jsonl")) == [one]
-    assert formats.write_preference_pairs(tmp_path / "t.jsonl", [one]) == 2
+    pairs = list(exchange.lines_of(pile, "trl-preference"))
+    assert len(pairs) == 2
+    (tmp_path / "t.jsonl").write_text("".join(pairs))
     assert {len(c.responses) for c in formats.read_comparisons(tmp_path / "t.jsonl")} == {2}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from tests_people import PASSWORD, Clock, quick_hashes
 
 from palate.errors import BadInput
 from palate.feedback import people as module
@@ -18,29 +19,12 @@ from palate.feedback.people import DAY, INVITE_SECONDS, SESSION_SECONDS, People,
 from palate.feedback.store import Store, open_store
 from palate.feedback.tables import ACCOUNTS, AUDIT, INVITES, JUDGEMENTS, SESSIONS, TOKENS
 
-PASSWORD = "a long sentence"
-
 
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """Hashes that take a millisecond; one test asks for the real ones."""
-    from pwdlib import PasswordHash
-    from pwdlib.hashers.argon2 import Argon2Hasher
-
-    cheap = PasswordHash((Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1),))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_hasher", lambda: cheap)
-        module._nobody.cache_clear()
+    """One test asks for the real hashes."""
+    with quick_hashes():
         yield
-    module._nobody.cache_clear()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.at
 
 
 @pytest.fixture

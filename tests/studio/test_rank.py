@@ -265,3 +265,9 @@ def test_files_are_kept_where_their_address_says_which_they_are(client: TestClie
     assert plain.headers["cache-control"] == "no-cache"
     again = client.get("/static/studio.js", headers={"if-none-match": plain.headers["etag"]})
     assert again.status_code == 304
+
+
+def test_each_model_of_the_api_has_a_name_of_its_own(client: TestClient) -> None:
+    """Of two with the same name both would be called after the files they are in."""
+    schemas = client.get("/api/v1/openapi.json").json()["components"]["schemas"]
+    assert len(schemas) > 30 and [name for name in schemas if "palate__" in name] == []
