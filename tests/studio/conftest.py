@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import tests_postgres
+from playwright.sync_api import Browser
 from starlette.testclient import TestClient
+from tests_browser import Served, browsing, items, serving
 from tests_studio import ADDRESS, CAMPAIGN, fill
 
 from palate.feedback.people import Person
@@ -48,3 +50,17 @@ def asking(studio: Studio, name: str = "") -> TestClient:
     if name:
         studio = dataclasses.replace(studio, single=Person(name, frozenset({"lead"})))
     return TestClient(build(studio), base_url=ADDRESS, headers={"sec-fetch-site": "same-origin"})
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; a context of it for each person."""
+    with browsing() as found:
+        yield found
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """A file of prompts and answers, served as a user does."""
+    with serving(items(tmp_path / "dinner.jsonl")) as found:
+        yield found

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
-from tests_browser import browsing, needs_browser, opened
+from tests_browser import needs_browser, opened
 from tests_chat import Parrots
 
 from palate.feedback.people import Person
@@ -76,12 +76,6 @@ class Chatting:
         assert self.server is not None
         self.server.should_exit = self.server.force_exit = True
         self.thread.join(20)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from fastapi.routing import APIRoute
 from playwright.sync_api import Browser
-from tests_browser import Served, browsing, items, needs_browser, opened, serving
+from tests_browser import Served, items, needs_browser, opened, serving
 
 from palate.recipe import Recipe
 from palate.studio.app import ROUTERS
@@ -26,12 +26,6 @@ def pages() -> list[str]:
     routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
     found = {r.path for r in routes if "GET" in r.methods and not {"{", "."} & set(r.path) and "/api/v" not in r.path}
     return sorted(found - NO_PAGES)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests_browser import Served, browsing, items, needs_browser, opened, serving
+from tests_browser import Served, items, needs_browser, opened, serving
 from tests_people import PASSWORD
 
 from palate.feedback.people import log
@@ -18,12 +18,6 @@ from .test_hostile import lay
 from .test_pages_browser import pages
 
 pytestmark = [pytest.mark.slow, needs_browser]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture

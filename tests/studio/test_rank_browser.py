@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from playwright.sync_api import Browser, Page, expect
-from tests_browser import Served, answered, browsing, items, needs_browser, opened, serving
+from tests_browser import Served, answered, items, needs_browser, opened, serving
 
 from palate.feedback.store import open_store
 from palate.feedback.tables import SESSIONS
 from palate.records import Judgement
 
 pytestmark = [pytest.mark.slow, needs_browser]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(items(tmp_path / "dinner.jsonl")) as found:
-        yield found
 
 
 def ready(page: Page) -> None:

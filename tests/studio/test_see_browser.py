@@ -6,12 +6,11 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests_browser import Served, browsing, items, needs_browser, opened, serving
+from tests_browser import Served, items, needs_browser, opened, serving
 
 from palate import flow
 from palate.feedback import place
@@ -22,12 +21,6 @@ from palate.records import Judgement, Prompt, Response, read_jsonl, stable_id
 from palate.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, needs_browser]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
 
 
 @pytest.fixture

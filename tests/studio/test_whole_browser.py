@@ -11,12 +11,11 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
-from tests_browser import answered, browsing, needs_browser, opened, serving
+from tests_browser import answered, needs_browser, opened, serving
 from tests_small import SMALL
 
 from palate.feedback.store import open_store
@@ -33,12 +32,6 @@ CHANGES = {
     'demonstrations = ["kitchen"]': f'demonstrations = ["kitchen", "people"]\nuntil = {len(WRITTEN)}',
     'by = ["kitchen"]\noverlap = 2': f'by = ["people"]\nuntil = {WANTED}',
 }
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
 
 
 def recipe(path: Path) -> Path:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from tests_browser import Served, browsing, items, needs_browser, opened, serving
+from tests_browser import Served, needs_browser, opened
 
 from palate.feedback.demonstrations import Shelf
 from palate.feedback.store import open_store
@@ -16,18 +14,6 @@ from palate.records import Demonstration, conversation
 
 pytestmark = [pytest.mark.slow, needs_browser]
 WRITING = "dinner.jsonl:write"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with browsing() as found:
-        yield found
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(items(tmp_path / "dinner.jsonl")) as found:
-        yield found
 
 
 def ready(page: Page) -> None:
