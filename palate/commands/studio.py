@@ -20,7 +20,7 @@ from palate import flow
 from palate.commands.effects import Effects
 from palate.commands.speaker import Speaker
 from palate.errors import BadInput, RecipeError
-from palate.feedback import exchange, place
+from palate.feedback import campaigns, care, exchange, place
 from palate.feedback.campaigns import Settings
 from palate.feedback.people import People, Person
 from palate.feedback.queue import Queue
@@ -67,17 +67,19 @@ class Answers:
             return
         samples = self.workspace.read("samples")
         prompts = list(read_jsonl(samples / "prompts.jsonl", Prompt))
-        lay(self.store, campaign, prompts, list(read_jsonl(samples / "responses.jsonl", Response)), self.settings)
+        settings = campaigns.settings(self.store, name, self.settings)
+        lay(self.store, campaign, prompts, list(read_jsonl(samples / "responses.jsonl", Response)), settings)
         self.campaign = campaign
 
 
 def lay(
     store: Store, campaign: str, prompts: Sequence[Prompt], responses: Sequence[Response], settings: Settings
 ) -> None:
-    """Prompts and answers into the store and what can be ranked into its queue."""
+    """Prompts and answers into the store, what can be ranked into its queue, and which of it may upset."""
     store.add_prompts(prompts, campaign)
     store.add_responses(responses, campaign)
     Queue(store, campaign).lay(prompts, responses, random_share=settings.random_share)
+    care.mark(store, campaign, prompts, responses, settings.topics)
 
 
 def open_studio(
@@ -175,7 +177,7 @@ def _file(path: Path, answers: Sequence[str] | None) -> tuple[str, Make]:
     prompts, responses, judgements = exchange.read_items(path, answers)
 
     def make(store: Store) -> Callable[[Person | None, frozenset[str]], Studio]:
-        lay(store, path.name, prompts, responses, Settings())
+        lay(store, path.name, prompts, responses, campaigns.settings(store, path.name))
         store.add_judgements(judgements, path.name)
         return lambda person, hosts: Studio(
             store, path.name, lambda: path.name, title=path.stem, single=person, hosts=hosts

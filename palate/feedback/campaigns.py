@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -12,9 +13,17 @@ import sqlalchemy as sa
 
 from palate.errors import BadInput
 from palate.feedback.people import note
-from palate.feedback.store import Store
+from palate.feedback.store import Store, put
 from palate.feedback.tables import CAMPAIGNS, GUIDELINES
 from palate.records import Record
+
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "overlap": (1, 100),
+    "lease_minutes": (1, 10_080),
+    "random_share": (0, 1),
+    "gold_share": (0, 1),
+}
+"""The least and the most of a setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +42,13 @@ class Settings(Record):
     """Whether answers are scored on accuracy, helpfulness, safety and clarity, too."""
     review: bool = True
     """Whether a demonstration counts only when a second person accepted it."""
+    topics: str | None = None
+    """What may upset whoever reads it: a topic and its words in a line (care.py); None for what Palate comes with."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("overlap", 1, 100), ("lease_minutes", 1, 10_080)):
+        for name, (low, high) in BOUNDS.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} is a whole number from {low} to {high}, not {getattr(self, name)}")
-        for name in ("random_share", "gold_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share from 0 to 1, not {getattr(self, name)}")
+                raise ValueError(f"{name} is from {low:,} to {high:,}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,7 @@ def settings(store: Store, name: str, default: Settings | None = None) -> Settin
 def decide(store: Store, name: str, chosen: Settings) -> None:
     """Set them."""
     with store.writing() as connection:
-        connection.execute(sa.delete(CAMPAIGNS).where(CAMPAIGNS.c.name == name))
-        connection.execute(sa.insert(CAMPAIGNS).values(name=name, settings=chosen.to_json()))
+        put(connection, CAMPAIGNS, name=name, settings=chosen.to_json())
 
 
 def guidelines(store: Store, name: str) -> Guidelines:

@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -312,13 +312,16 @@ def moment(now: float) -> str:
 # --- who looks at what -------------------------------------------------------------------------------------------
 
 
-def next_to_review(shelf: Shelf, reviewer: str, *, now: float, after: int = 0) -> Standing | None:
+def next_to_review(
+    shelf: Shelf, reviewer: str, *, now: float, after: int = 0, besides: Collection[str] = ()
+) -> Standing | None:
     """The oldest that waits and lies in front of nobody else, from now on in front of this person; what lies in front
     of them already comes first.
 
-    after: the number of one that is passed over for now; it comes again when no later one is left.
+    after: the number of one that is passed over for now; it comes again when no later one is left. besides: the ids of
+    those that this person must not get.
     """
-    waiting = shelf.waiting(reviewer)
+    waiting = [one for one in shelf.waiting(reviewer) if one.id not in besides]
     if not waiting:
         return None
     store, campaign = shelf.store, shelf.campaign

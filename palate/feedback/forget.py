@@ -21,6 +21,7 @@ from palate.feedback.tables import (
     DEMONSTRATIONS,
     DRAFTS,
     DUELS,
+    EXPOSURES,
     GUIDELINES,
     INVITES,
     ITEMS,
@@ -31,6 +32,7 @@ from palate.feedback.tables import (
     REVIEWS,
     SESSIONS,
     TOKENS,
+    WISHES,
 )
 from palate.records import read_json_lines
 from palate.workspace import FOLDERS, Workspace
@@ -191,6 +193,8 @@ _OWN: tuple[tuple[sa.Table, sa.Column[Any], tuple[str, ...]], ...] = (
     (GUIDELINES, GUIDELINES.c.author, ("number",)),
     (DRAFTS, DRAFTS.c.account, ()),
     (CHATS, CHATS.c.account, ()),
+    (WISHES, WISHES.c.account, ()),
+    (EXPOSURES, EXPOSURES.c.account, ()),
     # Which answers of a ranking, or which models of a duel, is what a blind person must not know.
     (LEASES, LEASES.c.annotator, ("presented", "id")),
     (DUELS, DUELS.c.account, ("content", "id")),
@@ -217,6 +221,7 @@ def forget(store: Store, name: str, *, now: float) -> dict[str, int]:
         for table in (JUDGEMENTS, DEMONSTRATIONS, PROMPTS, RESPONSES):
             gone[table.name] = _delete(connection, table, _by(table, name))
         for table, key in ((DRAFTS, "account"), (CHATS, "account"), (DUELS, "account"), (LEASES, "annotator"),
+                           (WISHES, "account"), (EXPOSURES, "account"),
                            (SESSIONS, "account"), (TOKENS, "account"), (ACCOUNTS, "name")):  # fmt: skip
             gone[table.name] = _delete(connection, table, table.c[key] == name)
         for campaign, ids in taken.items():

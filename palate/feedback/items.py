@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from palate.feedback import care
 from palate.feedback.queue import Lease, lease_of
 from palate.feedback.store import Store, standing
-from palate.feedback.tables import ITEMS, JUDGEMENTS, LEASES, PROMPTS
+from palate.feedback.tables import ITEMS, JUDGEMENTS, LEASES, PROMPTS, TOPICS
 from palate.records import Prompt
 
-Show = Literal["all", "open", "begun", "enough", "gold", "unrankable"]
+Show = Literal["all", "open", "begun", "enough", "gold", "upsetting", "unrankable"]
 """Which items: those that lack judgements; those of them that have some; that have enough; whose right order is known;
-that somebody could not rank."""
+that may upset whoever reads them; that somebody could not rank."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Row:
     """How many people have it in front of them now."""
     unrankable: int
     """How many people could not rank it."""
+    topics: list[str]
+    """What may upset in it (care.py)."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ def _which(show: Show, campaign: str, overlap: int) -> list[sa.ColumnElement[boo
         return [asked, ITEMS.c.given >= overlap]
     if show == "gold":
         return [ITEMS.c.gold.is_not(None)]
+    if show == "upsetting":
+        return [ITEMS.c.prompt_id.in_(sa.select(TOPICS.c.prompt_id).where(TOPICS.c.campaign == campaign))]
     if show == "unrankable":
         return [ITEMS.c.prompt_id.in_(sa.select(JUDGEMENTS.c.prompt_id).where(*_could_not(campaign)))]
     return []
@@ -154,6 +159,7 @@ def _rows(connection: sa.Connection, campaign: str, found: Sequence[Any], now: f
     in_hand = {id_: n for id_, n in connection.execute(leases.group_by(LEASES.c.prompt_id))}
     unranked = {id_: n for id_, n in connection.execute(could_not.group_by(JUDGEMENTS.c.prompt_id))}
     prompts = _prompts(connection, campaign, ids)
+    topics = care.of_prompts(connection, campaign, ids)
     return [
         Row(
             number=row.number,
@@ -164,6 +170,7 @@ def _rows(connection: sa.Connection, campaign: str, found: Sequence[Any], now: f
             given=row.given,
             held=in_hand.get(row.prompt_id, 0),
             unrankable=unranked.get(row.prompt_id, 0),
+            topics=topics.get(row.prompt_id, []),
         )
         for row in found
     ]

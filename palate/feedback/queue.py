@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from palate.feedback import asked
 from palate.feedback.campaigns import Settings
 from palate.feedback.store import SOME, Store, given, standing
-from palate.feedback.tables import ITEMS, JUDGEMENTS, LEASES
+from palate.feedback.tables import ITEMS, JUDGEMENTS, LEASES, TOPICS
 from palate.records import Prompt, Response
 
 RANDOM, UNSURE = "random", "unsure"
@@ -57,12 +57,14 @@ class Progress:
 
 
 # What a claim asks the store, made once: making them costs more than asking. Parameters: campaign, annotator, now,
-# overlap, and where a person passed over some, skipped.
+# overlap, skipped (prompts that a person passed over) and avoided (topics that must not come to them).
 CAMPAIGN: sa.BindParameter[Any] = sa.bindparam("campaign")
 ANNOTATOR: sa.BindParameter[Any] = sa.bindparam("annotator")
 NOW: sa.BindParameter[Any] = sa.bindparam("now")
 OVERLAP: sa.BindParameter[Any] = sa.bindparam("overlap")
 SKIPPED: sa.BindParameter[Any] = sa.bindparam("skipped", expanding=True)
+AVOIDED: sa.BindParameter[Any] = sa.bindparam("avoided", expanding=True)
+UPSETTING = sa.select(TOPICS.c.prompt_id).where(TOPICS.c.campaign == CAMPAIGN, TOPICS.c.topic.in_(AVOIDED))
 JUDGED = sa.select(JUDGEMENTS.c.prompt_id).where(
     JUDGEMENTS.c.annotator == ANNOTATOR,
     sa.or_(JUDGEMENTS.c.ranked, JUDGEMENTS.c.supersedes.is_(None)),
@@ -85,7 +87,9 @@ OPEN = (
     ITEMS.c.given + HELD < OVERLAP,
     ITEMS.c.prompt_id.not_in(JUDGED),
     ITEMS.c.prompt_id.not_in(SKIPPED),
+    ITEMS.c.prompt_id.not_in(UPSETTING),
 )
+LEFT = sa.select(sa.func.count()).select_from(ITEMS).where(*OPEN)
 ONE = sa.select(ITEMS.c.prompt_id).where(*OPEN).limit(1)
 BEGUN = ONE.where(ITEMS.c.given > 0, ITEMS.c.given < OVERLAP).order_by(ITEMS.c.place)
 OTHERS = LEASES.alias("others")
@@ -105,7 +109,10 @@ NEW_BY_ARM = ONE.where(ITEMS.c.given == 0).order_by(
 MOST_UNSURE = sa.select(sa.func.max(ITEMS.c.unsure)).where(ITEMS.c.campaign == CAMPAIGN)
 """None where no reward model was asked."""
 GOLD = sa.select(ITEMS.c.prompt_id).where(
-    ITEMS.c.campaign == CAMPAIGN, ITEMS.c.gold.is_not(None), ITEMS.c.prompt_id.not_in(JUDGED)
+    ITEMS.c.campaign == CAMPAIGN,
+    ITEMS.c.gold.is_not(None),
+    ITEMS.c.prompt_id.not_in(JUDGED),
+    ITEMS.c.prompt_id.not_in(UPSETTING),
 )
 MINE_NOW = (
     sa.select(LEASES)
@@ -180,14 +187,16 @@ class Queue:
         now: float,
         rng: random.Random,
         skipped: Sequence[str] = (),
+        avoided: Sequence[str] = (),
     ) -> Lease | None:
         """The next prompt for a person: what already lies in front of them, or a new one, its answers in an order of
-        chance; None when nothing is left. `skipped` are prompts they passed over and get only when all else is done."""
+        chance; None when nothing is left. `skipped` are prompts they passed over and get only when all else is done;
+        what is of a topic in `avoided` they do not get."""
         with self.store.writing() as connection:
             if self.store.is_postgresql:
                 # One claim at a time: two that look at the same moment would take the same last place.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"claim {self.campaign}"))))
-            told = {"campaign": self.campaign, "annotator": annotator, "now": now, "overlap": settings.overlap}
+            told = self._told(annotator, settings, now) | {"avoided": list(avoided)}
             held = connection.execute(MINE_NOW, told | {"skipped": list(skipped)}).first()
             if held is not None:
                 return lease_of(held)
@@ -247,6 +256,15 @@ class Queue:
             if (found := first(new, skipped=passed_over, arm=arm)) is not None:
                 return found
         return None
+
+    def left(self, annotator: str, settings: Settings, *, now: float, avoided: Sequence[str] = ()) -> int:
+        """How many prompts a person could still be given."""
+        told = self._told(annotator, settings, now) | {"avoided": list(avoided), "skipped": []}
+        with self.store.reading("items") as connection:
+            return int(connection.execute(LEFT, told).scalar_one())
+
+    def _told(self, annotator: str, settings: Settings, now: float) -> dict[str, Any]:
+        return {"campaign": self.campaign, "annotator": annotator, "now": now, "overlap": settings.overlap}
 
     def lease(self, id_: str) -> Lease | None:
         """The lease with this id, expired or not."""

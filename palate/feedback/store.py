@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
+from sqlalchemy.dialects import postgresql, sqlite
 
 from palate.errors import BadInput, PalateError
 from palate.feedback.tables import (
@@ -31,6 +32,7 @@ from palate.feedback.tables import (
     PROMPTS,
     RECORDS,
     RESPONSES,
+    TOPICS,
 )
 from palate.records import Demonstration, Judgement, Prompt, Record, Response
 
@@ -40,6 +42,10 @@ POOL = 20
 """Connections at most: half of the requests a web server works on at once; the others wait their turn."""
 SOME = 500
 """Ids in one question to the database, which limits how many values a statement has."""
+HARMFUL = "harmful"
+"""The flag of an answer, and the reason not to rank, that say: this may upset people."""
+FLAGGED = "flagged"
+"""The topic of a prompt that somebody flagged so (care.py)."""
 
 
 def open_store(url: str) -> Store:
@@ -250,6 +256,23 @@ class Store:
             ) from None
 
 
+def put(connection: sa.Connection, table: sa.Table, **row: Any) -> None:
+    """Store a row in place of the one that has its primary key. One statement: two who do it at once both succeed."""
+    keys = [column.name for column in table.primary_key.columns]
+    rest = {name: value for name, value in row.items() if name not in keys}
+    asked = _insert(connection)(table).values(**row)
+    connection.execute(asked.on_conflict_do_update(index_elements=keys, set_=rest))
+
+
+def unless_there(connection: sa.Connection, table: sa.Table) -> Any:
+    """What inserts rows, and leaves out those whose primary key is there."""
+    return _insert(connection)(table).on_conflict_do_nothing()
+
+
+def _insert(connection: sa.Connection) -> Any:
+    return postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+
+
 def append_demonstrations(connection: sa.Connection, demonstrations: Iterable[Demonstration], campaign: str) -> int:
     """What `Store.add_demonstrations` does, inside a transaction of somebody's."""
     rows = [(r, {"author": r.author, "supersedes": r.supersedes}) for r in demonstrations]
@@ -301,6 +324,25 @@ def _tell_the_queue(connection: sa.Connection, judgements: Sequence[Judgement], 
             .where(ITEMS.c.campaign == campaign, ITEMS.c.prompt_id.in_(part))
             .values(given=given(campaign, ITEMS.c.prompt_id))
         )
+    _flag(connection, {j.prompt_id for j in people if j.supersedes or calls_harmful(j)}, campaign)
+
+
+def calls_harmful(judgement: Judgement) -> bool:
+    """Whether it says of an answer, or of them all, that it is harmful."""
+    return judgement.cannot_rank == HARMFUL or any(HARMFUL in flags for flags in judgement.flags.values())
+
+
+def _flag(connection: sa.Connection, prompts: set[str], campaign: str) -> None:
+    """A prompt is flagged for as long as a judgement that stands says so."""
+    for prompt_id in sorted(prompts):
+        this = {"campaign": campaign, "prompt_id": prompt_id, "topic": FLAGGED}
+        query = sa.select(JUDGEMENTS.c.record).where(
+            JUDGEMENTS.c.prompt_id == prompt_id, *standing(campaign, simulated=False)
+        )
+        judged = [Judgement.from_json(row) for row in connection.execute(query).scalars()]
+        connection.execute(sa.delete(TOPICS).where(*(TOPICS.c[name] == value for name, value in this.items())))
+        if any(calls_harmful(judgement) for judgement in judged):
+            connection.execute(sa.insert(TOPICS).values(**this))
 
 
 def given(campaign: str, prompt_id: Any) -> sa.ScalarSelect[int]:

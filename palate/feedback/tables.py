@@ -96,6 +96,27 @@ LEASES = sa.Table(
     sa.Column("expires_at", sa.Float, nullable=False),
     sa.UniqueConstraint("campaign", "prompt_id", "annotator"),
 )
+TOPICS = sa.Table(
+    "topics",  # what may upset whoever reads a prompt or its answers
+    METADATA,
+    sa.Column("campaign", sa.String(200), primary_key=True),
+    sa.Column("prompt_id", sa.String(64), primary_key=True),
+    sa.Column("topic", sa.String(40), primary_key=True),
+)
+WISHES = sa.Table(
+    "wishes",  # what somebody wants to see of that
+    METADATA,
+    sa.Column("account", sa.String(200), primary_key=True),
+    sa.Column("content", sa.JSON, nullable=False),
+)
+EXPOSURES = sa.Table(
+    "exposures",  # what of that came to somebody
+    METADATA,
+    sa.Column("account", sa.String(200), primary_key=True),
+    sa.Column("campaign", sa.String(200), primary_key=True),
+    sa.Column("prompt_id", sa.String(64), primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+)
 DRAFTS = sa.Table(
     "drafts",  # what somebody is in the middle of
     METADATA,

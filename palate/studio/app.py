@@ -31,6 +31,7 @@ from palate.studio import (
     reference,
     review,
     see,
+    wishes,
     write,
 )
 from palate.studio.doors import Doors
@@ -54,6 +55,7 @@ ROUTERS = (
     entrance.router,
     people.router,
     me.router,
+    wishes.router,
 )
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from palate.errors import BadInput
-from palate.feedback import exchange, people
+from palate.feedback import care, exchange, people
 from palate.feedback.exchange import stored
 from palate.feedback.exchange.pile import Pile
 from palate.studio.here import Here, Lead, Studio
@@ -69,6 +69,7 @@ def take(studio: Studio, person: str, path: Path, form: str | None) -> Taken:
     new = studio.queue.lay(
         list(asked.values()), list(pile.responses.values()), random_share=studio.settings.random_share
     )
+    care.mark(studio.store, studio.campaign, asked.values(), pile.responses.values(), studio.settings.topics)
     written = stored.keep(studio.store, examples, studio.writing)
     with studio.store.writing() as connection:
         people.note(

@@ -11,13 +11,14 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from palate.errors import BadInput
-from palate.feedback import demonstrations
+from palate.feedback import care, demonstrations
 from palate.feedback.demonstrations import ACCEPTED, Standing
-from palate.records import Conversation, Demonstration, stable_id
+from palate.records import Conversation, Demonstration, Prompt, stable_id
 from palate.studio import drafts
 from palate.studio.desk import MOST_TURNS, SAID, AtDesk, Desk, Turn, find, progress, reviewed, seen
 from palate.studio.here import Author, Here, Studio
 from palate.studio.pages import page
+from palate.studio.wishes import topics_of
 from palate.studio.write import (
     LISTED,
     Asking,
@@ -117,7 +118,8 @@ def show(request: Request, studio: Here, desk: AtDesk, person: Author, kept: str
     mine = [one for one in desk.shelf.of(person.name) if not before or one.number < before]
     listed = sorted(mine[:LISTED], key=lambda one: one.status != "returned")
     records = desk.shelf.records(one.id for one in listed)
-    prompts, open_ = unanswered(studio, desk, OFFERED)
+    prompts, open_ = unanswered(studio, desk, person.name, OFFERED)
+    cover = care.wishes(studio.store, person.name).cover
     return page(
         request,
         "write.html",
@@ -125,7 +127,7 @@ def show(request: Request, studio: Here, desk: AtDesk, person: Author, kept: str
         older=mine[LISTED - 1].number if len(mine) > LISTED else 0,
         before=before,
         begun=_begun(studio, person.name),
-        prompts=[(prompt, prompt.messages[-1].content) for prompt in prompts],
+        prompts=[(prompt, prompt.messages[-1].content, cover and _topics(studio, prompt)) for prompt in prompts],
         unanswered=open_,
         progress=progress(studio, desk),
         to_review=len(desk.shelf.waiting(person.name)),
@@ -133,6 +135,10 @@ def show(request: Request, studio: Here, desk: AtDesk, person: Author, kept: str
         kept=_kept(studio, desk, kept),
         said=SAID,
     )
+
+
+def _topics(studio: Studio, prompt: Prompt) -> str:
+    return ", ".join(topics_of(studio, [message.content for message in prompt.messages]))
 
 
 def _first(record: Demonstration) -> str:

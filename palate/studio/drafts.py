@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from fastapi import APIRouter, HTTPException, Path, Response
 from pydantic import BaseModel
 
+from palate.feedback.store import put
 from palate.feedback.tables import DRAFTS
 from palate.studio.here import Anybody, Here, Studio
 
@@ -52,8 +53,7 @@ def keep(studio: Studio, account: str, key: str, content: dict[str, Any]) -> Dra
     """Keep it in place of what was there."""
     made = Draft(content=content, updated_at=studio.now())
     with studio.store.writing() as connection:
-        connection.execute(sa.delete(DRAFTS).where(DRAFTS.c.account == account, DRAFTS.c.key == key))
-        connection.execute(sa.insert(DRAFTS).values(account=account, key=key, **made.model_dump()))
+        put(connection, DRAFTS, account=account, key=key, **made.model_dump())
     return made
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import sqlalchemy as sa
 from pydantic import BaseModel
 
-from palate.feedback import statistics
+from palate.feedback import care, statistics
 from palate.feedback.demonstrations import Shelf
 from palate.feedback.store import Store
-from palate.feedback.tables import DEMONSTRATIONS, ITEMS, JUDGEMENTS, RESPONSES, REVIEWS
+from palate.feedback.tables import DEMONSTRATIONS, EXPOSURES, ITEMS, JUDGEMENTS, RESPONSES, REVIEWS
 from palate.records import Judgement
 from palate.studio.background import Told
 from palate.studio.effects import Share
@@ -72,6 +72,8 @@ class Row(BaseModel):
     """With the others."""
     gold: Share | None
     """How often pairs whose right order is known were ordered so."""
+    upsetting: int
+    """How many prompts that may upset came to them in seven days."""
 
 
 class Day(BaseModel):
@@ -114,6 +116,7 @@ def _key(studio: Studio) -> str:
         gold = sa.select(ITEMS.c.prompt_id, ITEMS.c.gold).where(
             ITEMS.c.campaign == studio.campaign, ITEMS.c.gold.is_not(None)
         )
+        found += connection.execute(sa.select(sa.func.count()).select_from(EXPOSURES)).one()
         found += [tuple(row) for row in connection.execute(gold.order_by(ITEMS.c.number))]
     return repr(found)
 
@@ -124,7 +127,7 @@ def compute(studio: Studio) -> Figures:
     every = studio.store.judgements(campaign, include_superseded=True)
     gone = {j.supersedes for j in every if j.supersedes}
     standing = [j for j in every if j.id not in gone and (j.ranks or j.cannot_rank)]
-    words = _words(studio.store, campaign)
+    words, seen = _words(studio.store, campaign), care.everybody(studio.store, now=studio.now())
     people, simulated = ([j for j in standing if j.simulated == yes] for yes in (False, True))
     shelf = Shelf(studio.store, studio.writing).standing()
     review = studio.settings.review
@@ -132,7 +135,7 @@ def compute(studio: Studio) -> Figures:
     return Figures(
         people=_kind(people, words, simulated=False),
         simulated=_kind(simulated, words, simulated=True) if simulated else None,
-        rows=[*_rows(people, gold, simulated=False), *_rows(simulated, gold, simulated=True)],
+        rows=[*_rows(people, gold, seen, simulated=False), *_rows(simulated, gold, seen, simulated=True)],
         days=list(_days([j.created_at for j in people], list(written.values()))),
         demonstrations=sum(one.status != "withdrawn" for one in shelf.values()),
         accepted=sum(one.counts(review=review) for one in shelf.values()),
@@ -175,7 +178,13 @@ def _kind(judgements: Sequence[Judgement], words: Mapping[str, int], *, simulate
     )
 
 
-def _rows(judgements: Sequence[Judgement], gold: Mapping[str, Mapping[str, int]], *, simulated: bool) -> Iterator[Row]:
+def _rows(
+    judgements: Sequence[Judgement],
+    gold: Mapping[str, Mapping[str, int]],
+    seen: Mapping[str, care.Seen],
+    *,
+    simulated: bool,
+) -> Iterator[Row]:
     agreements = statistics.agreements([j for j in judgements if j.ranks])
     by: dict[str, list[Judgement]] = {}
     for judgement in judgements:
@@ -192,6 +201,7 @@ def _rows(judgements: Sequence[Judgement], gold: Mapping[str, Mapping[str, int]]
             untouched=sum(not j.touched for j in ranked) / len(ranked) if ranked else None,
             agreement=_share(agreements.get(name)),
             gold=_share(statistics.gold_right([j for j in ranked if j.prompt_id in gold], gold)),
+            upsetting=seen[name].week if name in seen and not simulated else 0,
         )
 
 

@@ -15,6 +15,7 @@ from palate.studio.doors import cookie_name
 from palate.studio.entrance import Me, Password, checked, end, give_back, remember, said, viewed, with_accounts
 from palate.studio.here import Anybody, Here, Studio
 from palate.studio.pages import page
+from palate.studio.wishes import viewed as viewed_wishes
 
 router = APIRouter(tags=["me"])
 Which = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
@@ -114,7 +115,7 @@ def delete(studio: Studio, request: Request, name: str, given: Sure) -> Gone:
 @router.get("/me", response_class=HTMLResponse, include_in_schema=False)
 def show(request: Request, studio: Here, person: Anybody, done: str = "") -> HTMLResponse:
     """The page."""
-    return _page(request, studio, person.name, done="password" if done == "password" else "")
+    return _page(request, studio, person.name, done=done if done in ("password", "wishes") else "")
 
 
 def _page(
@@ -130,6 +131,7 @@ def _page(
         failed=failed,
         token=token,
         done=done,
+        care=viewed_wishes(studio, name),
         base=studio.origin or str(request.base_url).rstrip("/"),
     )
 

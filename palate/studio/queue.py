@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
 from palate.errors import BadInput
-from palate.feedback import asked, campaigns, exchange, items, people
+from palate.feedback import asked, campaigns, care, exchange, items, people
 from palate.feedback.campaigns import Settings
 from palate.feedback.queue import Progress
 from palate.records import Prompt
@@ -24,6 +24,7 @@ from palate.studio.effects import Said
 from palate.studio.here import Here, Lead, Studio
 from palate.studio.pages import page
 from palate.studio.rank import REASONS
+from palate.studio.wishes import upsets
 
 router = APIRouter(tags=["queue"])
 
@@ -36,6 +37,7 @@ SHOWN = {
     "begun": "begun",
     "enough": "have enough",
     "gold": "right order known",
+    "upsetting": "may upset",
     "unrankable": "somebody could not rank",
 }
 Number = Annotated[int, Path(ge=0, le=2**31 - 1)]
@@ -44,22 +46,29 @@ Place = Annotated[str, Field(pattern=r"^[1-9][0-9]?$")]
 """An answer: its number on the page."""
 
 
+def _bounded(name: str) -> Any:
+    low, high = campaigns.BOUNDS[name]
+    return Field(ge=low, le=high)
+
+
 class Chosen(BaseModel):
     """A campaign's settings."""
 
     model_config = ConfigDict(extra="forbid")
-    overlap: Annotated[int, Field(ge=1, le=100)]
+    overlap: Annotated[int, _bounded("overlap")]
     """How many people judge each prompt."""
-    lease_minutes: Annotated[int, Field(ge=1, le=10_080)]
+    lease_minutes: Annotated[int, _bounded("lease_minutes")]
     """How long a prompt is somebody's before another person may have it."""
-    random_share: Annotated[float, Field(ge=0, le=1)]
+    random_share: Annotated[float, _bounded("random_share")]
     """Share of prompts asked by chance, beside those the reward model is least sure of."""
-    gold_share: Annotated[float, Field(ge=0, le=1)]
+    gold_share: Annotated[float, _bounded("gold_share")]
     """Share of what people see whose right order is known."""
     criteria: bool
     """Whether answers are scored on the four criteria, too."""
     review: bool
     """Whether a demonstration counts only when a second person accepted it."""
+    topics: Annotated[str, Field(max_length=20_000)] | None = None
+    """What may upset: in each line a topic, a colon and its words; null for the list that Palate comes with."""
 
 
 class Counts(BaseModel):
@@ -87,6 +96,8 @@ class Line(BaseModel):
     given: int
     held: int
     unrankable: int
+    topics: list[str]
+    """What may upset in it."""
 
 
 class Items(BaseModel):
@@ -143,8 +154,12 @@ def far(studio: Studio) -> Counts:
 
 
 def decide(studio: Studio, name: str, chosen: Chosen) -> None:
-    """Set the campaign's settings."""
+    """Set the campaign's settings. Raises BadInput where its topics cannot be read."""
+    care.topics(chosen.topics)
+    others = chosen.topics != studio.settings.topics
     campaigns.decide(studio.store, studio.name, Settings(**chosen.model_dump()))
+    if others:
+        care.mark_again(studio.store, studio.campaign, chosen.topics)
     with studio.store.writing() as connection:
         people.note(connection, name, "set the campaign's settings", at=studio.now(), **chosen.model_dump())
 
@@ -174,6 +189,7 @@ def _line(row: items.Row) -> dict[str, Any]:
         "given": row.given,
         "held": row.held,
         "unrankable": row.unrankable,
+        "topics": row.topics,
     }
 
 
@@ -309,7 +325,14 @@ def show(
         most=exchange.MOST,
         has_run=studio.workspace is not None,
         arms=learned.arms(studio),
+        topics=care.shipped() if studio.settings.topics is None else studio.settings.topics,
     )
+
+
+def _topics(said: str) -> str | None:
+    """A form's text; None where it is as it was shipped."""
+    text = said.replace("\r\n", "\n").strip()
+    return None if text == care.shipped().strip() else text
 
 
 @router.post("/queue/settings", include_in_schema=False)
@@ -320,6 +343,8 @@ async def submit_settings(request: Request, studio: Here, person: Lead) -> Respo
     with _form():
         values |= {name: float(str(form.get(name))) / 100 for name in ("random_share", "gold_share")}
         values |= {name: bool(form.get(name)) for name in ("criteria", "review")}
+        said = form.get("topics")
+        values["topics"] = _topics(said) if isinstance(said, str) else studio.settings.topics
         chosen = Chosen.model_validate(values)
     await run_in_threadpool(decide, studio, person.name, chosen)
     return RedirectResponse("/queue?kept=settings#settings", 303)
@@ -335,7 +360,15 @@ def submit_free(studio: Here, person: Lead, lease: Annotated[str, Form(max_lengt
 @router.get("/queue/items/{number}", response_class=HTMLResponse, include_in_schema=False)
 def show_item(request: Request, studio: Here, person: Lead, number: Number, kept: str = "") -> HTMLResponse:
     """One prompt, to say which order of its answers is right."""
-    return page(request, "queue_item.html", item=whole(studio, number), overlap=studio.settings.overlap, kept=kept)
+    item = whole(studio, number)
+    return page(
+        request,
+        "queue_item.html",
+        item=item,
+        upsets=upsets(studio, person.name, item.topics),
+        overlap=studio.settings.overlap,
+        kept=kept,
+    )
 
 
 @router.post("/queue/items/{number}", include_in_schema=False)

@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.errors import BadInput
+from palate.feedback import care
 from palate.feedback.queue import MOST_ANSWERS, Lease
 from palate.feedback.store import append_judgements, standing
 from palate.feedback.tables import JUDGEMENTS
@@ -25,6 +26,7 @@ from palate.studio import drafts
 from palate.studio.effects import Said
 from palate.studio.here import Evaluator, Here, Studio
 from palate.studio.pages import page
+from palate.studio.wishes import avoided, upsets
 
 router = APIRouter(tags=["rank"])
 
@@ -60,6 +62,9 @@ class Item(BaseModel):
     """Seconds since 1970; what is handed in later is kept all the same."""
     messages: list[Said]
     answers: list[str]
+    topics: list[str]
+    """What may upset in the prompt or an answer: topics of the leads' list, and `flagged` where somebody called an
+    answer harmful."""
     guidelines_version: str
     supersedes: str | None = None
     """The judgement of yours that this would replace."""
@@ -101,8 +106,14 @@ def next_item(studio: Studio, name: str) -> Item | None:
     """What this person ranks next; None when nothing is left."""
     kept = drafts.read(studio, name, _skips(studio))
     skipped = kept.content.get("prompts", []) if kept else []
-    lease = studio.queue.claim(name, studio.settings, now=studio.now(), rng=studio.rng, skipped=skipped)
-    return _item(studio, lease) if lease is not None else None
+    now, besides = studio.now(), avoided(studio, name)
+    lease = studio.queue.claim(name, studio.settings, now=now, rng=studio.rng, skipped=skipped, avoided=besides)
+    if lease is None:
+        return None
+    item = _item(studio, lease)
+    if item.topics:
+        care.expose(studio.store, name, studio.campaign, lease.prompt_id, now=now)
+    return item
 
 
 def _item(studio: Studio, lease: Lease, supersedes: str | None = None) -> Item:
@@ -114,6 +125,7 @@ def _item(studio: Studio, lease: Lease, supersedes: str | None = None) -> Item:
         expires_at=lease.expires_at,
         messages=[Said(role=m.role, content=m.content) for m in prompt.messages],
         answers=[texts[id_] for id_ in lease.presented],
+        topics=care.of_prompt(studio.store, studio.campaign, prompt.id),
         guidelines_version=studio.guidelines.version,
         supersedes=supersedes,
     )
@@ -295,25 +307,34 @@ def show(request: Request, studio: Here, person: Evaluator, kept: str = "") -> H
     progress = studio.queue.progress(settings, now=studio.now())
     mine = last(studio, person.name)
     if item is None:
-        return page(request, "rank_done.html", progress=progress, mine=len(mine), wanted=studio.wanted)
-    return _rank_page(request, studio, item, kept=kept, undo=mine[0][0].id if mine else "")
+        left = studio.queue.left(person.name, settings, now=studio.now())
+        return page(request, "rank_done.html", progress=progress, mine=len(mine), wanted=studio.wanted, avoided=left)
+    return _rank_page(request, studio, person.name, item, kept=kept, undo=mine[0][0].id if mine else "")
 
 
 @router.get("/rank/again/{id_}", response_class=HTMLResponse, include_in_schema=False)
 def show_again(request: Request, studio: Here, person: Evaluator, id_: str) -> HTMLResponse:
     """The page with a judgement of one's own, to change it."""
     judgement = own(studio, person.name, id_)
-    return _rank_page(request, studio, again(studio, person.name, judgement), before=judgement)
+    return _rank_page(request, studio, person.name, again(studio, person.name, judgement), before=judgement)
 
 
 def _rank_page(
-    request: Request, studio: Studio, item: Item, *, before: Judgement | None = None, kept: str = "", undo: str = ""
+    request: Request,
+    studio: Studio,
+    name: str,
+    item: Item,
+    *,
+    before: Judgement | None = None,
+    kept: str = "",
+    undo: str = "",
 ) -> HTMLResponse:
     settings = studio.settings
     return page(
         request,
         "rank.html",
         item=item,
+        upsets=upsets(studio, name, item.topics),
         before=_before(before) if before else None,
         key=draft_key(item.lease, item.supersedes),
         settings=settings,

@@ -9,8 +9,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from palate.errors import BadInput
-from palate.feedback import demonstrations
-from palate.feedback.demonstrations import next_to_review
+from palate.feedback import care, demonstrations
+from palate.feedback.demonstrations import Standing, next_to_review
 from palate.records import stable_id
 from palate.studio import drafts
 from palate.studio.compose import Fields
@@ -30,6 +30,7 @@ from palate.studio.desk import (
 )
 from palate.studio.here import Author, Here, Studio
 from palate.studio.pages import page
+from palate.studio.wishes import avoided, topics_of, upsets
 
 router = APIRouter(tags=["review"])
 Said = Literal["accepted", "returned", "rejected"]
@@ -96,6 +97,17 @@ def draft_key(id_: str) -> str:
     return f"review:{stable_id(id_)}"
 
 
+def _next(studio: Studio, desk: Desk, name: str, after: int = 0) -> Standing | None:
+    """What this person is given next, and nothing of what they do not want to see."""
+    besides: set[str] = set()
+    if avoid := set(avoided(studio, name)):
+        records = desk.shelf.records(one.id for one in desk.shelf.waiting(name))
+        besides = {
+            id_ for id_, record in records.items() if avoid & {*topics_of(studio, [m.content for m in record.messages])}
+        }
+    return next_to_review(desk.shelf, name, now=studio.now(), after=after, besides=besides)
+
+
 def _seen(desk: Desk, id_: str) -> Seen:
     return seen(find(desk, id_), desk.shelf.standing(), review=True)
 
@@ -114,14 +126,14 @@ def show(
     last: str = "",
 ) -> HTMLResponse:
     """The next one. after: pass over those up to this number; done, last: what was said of the one before."""
-    found = next_to_review(desk.shelf, person.name, now=studio.now(), after=after)
+    found = _next(studio, desk, person.name, after)
     left, told = len(desk.shelf.waiting(person.name)), SAID.get(done, "")
     if found is None:
         far = progress(studio, desk)
         return page(
             request, "review_done.html", progress=far, reviewed=reviewed(studio), done=told, last=last, left=left
         )
-    return _page(request, _seen(desk, found.id), left, number=found.number, done=told, last=last)
+    return _page(request, studio, person.name, _seen(desk, found.id), left, number=found.number, done=told, last=last)
 
 
 @router.get("/review/{id_:path}", response_class=HTMLResponse, include_in_schema=False)
@@ -132,11 +144,13 @@ def show_one(request: Request, studio: Here, desk: AtDesk, person: Author, id_: 
         raise HTTPException(403, "This is your own. Somebody else has to look at it.")
     if one.status == "superseded":
         raise HTTPException(404, "There is a newer version of this example.")
-    return _page(request, one, len(desk.shelf.waiting(person.name)))
+    return _page(request, studio, person.name, one, len(desk.shelf.waiting(person.name)))
 
 
 def _page(
     request: Request,
+    studio: Studio,
+    name: str,
     one: Seen,
     left: int,
     *,
@@ -146,11 +160,15 @@ def _page(
     wrong: str = "",
     comment: str = "",
 ) -> HTMLResponse:
+    topics = topics_of(studio, [turn.content for turn in one.messages])
+    if topics:
+        care.expose(studio.store, name, studio.writing, one.id, now=studio.now())
     return page(
         request,
         "review.html",
         status=422 if wrong else 200,
         one=one,
+        upsets=upsets(studio, name, topics),
         key=draft_key(one.id),
         wrong=wrong,
         comment=comment,
@@ -183,7 +201,8 @@ def submit(request: Request, studio: Here, desk: AtDesk, person: Author, fields:
         told = judge(studio, desk, person.name, given)
     except (BadInput, ValueError) as error:
         wrong = str(error) if isinstance(error, BadInput) else "a text is too long."
-        return _page(request, one, len(desk.shelf.waiting(person.name)), wrong=wrong, comment=comment)
+        left = len(desk.shelf.waiting(person.name))
+        return _page(request, studio, person.name, one, left, wrong=wrong, comment=comment)
     return RedirectResponse(f"/review?done={verdict}&last={told.id}", 303)
 
 
@@ -206,7 +225,7 @@ def get_left(desk: AtDesk, person: Author) -> Left:
 def post_next(studio: Here, desk: AtDesk, person: Author) -> Seen | None:
     """The oldest example that somebody else wrote and that waits, shown to nobody else for ten minutes; null when there
     is none."""
-    found = next_to_review(desk.shelf, person.name, now=studio.now())
+    found = _next(studio, desk, person.name)
     return _seen(desk, found.id) if found is not None else None
 
 

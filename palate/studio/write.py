@@ -7,6 +7,7 @@ whatever the page says.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -43,6 +44,7 @@ from palate.studio.desk import (
 from palate.studio.here import Author, Here, Studio
 from palate.studio.text import shown
 from palate.studio.turns import Turn as Place
+from palate.studio.wishes import avoided, topics_of
 
 router = APIRouter(tags=["write"])
 Token = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,64}$")]
@@ -249,11 +251,16 @@ def hints(desk: Desk, turns: list[Turn], besides: str | None) -> Hints:
     )
 
 
-def unanswered(studio: Studio, desk: Desk, most: int) -> tuple[list[Prompt], int]:
-    """The oldest prompts without an answer, and how many there are."""
-    ids = desk.shelf.unanswered()
-    found = (studio.store.prompt(id_, studio.writing) for id_ in ids[:most])
-    return [prompt for prompt in found if prompt is not None], len(ids)
+def unanswered(studio: Studio, desk: Desk, name: str, most: int) -> tuple[list[Prompt], int]:
+    """The oldest prompts without an answer, none of what this person does not want to see; and how many there are."""
+    ids, avoid = desk.shelf.unanswered(), set(avoided(studio, name))
+    found = (prompt for id_ in ids if (prompt := studio.store.prompt(id_, studio.writing)) is not None)
+    wanted = (prompt for prompt in found if not (avoid and avoid & {*topics_of(studio, _words(prompt))}))
+    return list(itertools.islice(wanted, most)), len(ids)
+
+
+def _words(prompt: Prompt) -> list[str]:
+    return [message.content for message in prompt.messages]
 
 
 # --- drafts by a model ---------------------------------------------------------------------------------------------
@@ -386,7 +393,7 @@ def get_prompts(
     """Prompts that nobody has answered, the oldest first."""
     return [
         Open(id=p.id, messages=[Told(role=m.role, content=m.content) for m in p.messages], skill=p.skill)
-        for p in unanswered(studio, desk, limit)[0]
+        for p in unanswered(studio, desk, person.name, limit)[0]
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from palate.errors import BadInput
-from palate.feedback import demonstrations, forget, place
+from palate.feedback import care, demonstrations, forget, place
 from palate.feedback.campaigns import Settings, write_guidelines
 from palate.feedback.people import People, log
 from palate.feedback.queue import Queue
@@ -82,6 +82,8 @@ def leave_traces(store: Store, who: str) -> None:
     people.make_token(who, "script")
     Queue(store, "c").claim(who, Settings(overlap=9), now=people.now(), rng=random.Random(0))
     write_guidelines(store, "c", "Be kind.", who)
+    care.wish(store, who, care.Wishes(a_day=3))
+    care.expose(store, who, "c", "p1", now=1.0)
     store.add_prompts(
         [Prompt(id=f"by {who}", messages=conversation(WORDS), family="x", extra={"author": who})], "c:write"
     )
@@ -102,7 +104,7 @@ def test_what_a_person_wrote_is_gone_and_that_of_others_is_not(store: Store) -> 
     gone = forget.forget(store, "bob", now=5.0)
     assert gone == {
         "judgements": 3, "demonstrations": 1, "prompts": 1, "responses": 0, "drafts": 1, "chats": 1, "duels": 1,
-        "leases": 1, "sessions": 1, "tokens": 1, "accounts": 1,
+        "leases": 1, "wishes": 1, "exposures": 1, "sessions": 1, "tokens": 1, "accounts": 1,
     }  # fmt: skip
     after = {table.name: count(store, table) for table in METADATA.sorted_tables}
     same = {name for name in before if name not in gone or not gone[name]} - {"audit"}

@@ -89,6 +89,19 @@ def test_guidelines_and_keys_are_one_key_away(browser: Browser, file_studio: Ser
         page.get_by_role("dialog", name="Keys").get_by_text("the best answer, then the next best").wait_for()
 
 
+def test_on_every_page_the_theme_changes_at_a_click(browser: Browser, file_studio: Served) -> None:
+    still = []
+    with opened(browser, file_studio.url, color_scheme="light", quiet=False) as page:
+        for here in pages():
+            page.goto(file_studio.url + here)
+            page.wait_for_timeout(150)
+            look = "getComputedStyle(document.body).backgroundColor"
+            before = page.evaluate(look)
+            page.get_by_role("button", name="Light or dark").click()
+            still += [here] if page.evaluate(look) == before else []
+    assert still == []
+
+
 def test_the_theme_is_remembered(browser: Browser, file_studio: Served) -> None:
     with opened(browser, file_studio.url, color_scheme="light") as page:
         page.get_by_role("button", name="Light or dark").click()

@@ -58,6 +58,9 @@ RULES = {
         POST /api/v1/logout
         GET /me
         POST /me/password
+        POST /me/wishes
+        GET /api/v1/me/wishes
+        PUT /api/v1/me/wishes
         POST /me/tokens
         POST /me/tokens/{id_}/revoke
         GET /me/data.json

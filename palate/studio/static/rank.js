@@ -1,6 +1,6 @@
 // Put answers in order: by keys, by buttons, by dragging. The order of the list is the order; the form's select boxes,
 // which do the same without scripts, are kept in step and are what is read when it is handed in.
-import { ask, say, typing, warn } from "./studio.js";
+import { ask, covered, say, typing, warn } from "./studio.js";
 import { Draft } from "./drafts.js";
 
 const form = document.getElementById("rank");
@@ -105,7 +105,7 @@ function press(one, what) {
 
 function digit(n) {
   const one = card(n);
-  if (!one) return;
+  if (!one || covered()) return;
   if (cards().indexOf(one) < placed) return; // it has its place already
   if (placed === 0) cards().forEach((other) => other.classList.remove("tied", "left"));
   moveTo(one, placed);
@@ -205,6 +205,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 function beginRewrite() {
+  if (covered()) return;
   const best = cards()[0];
   const of = document.getElementById("rewrite_of");
   const box = document.getElementById("rewrite");
@@ -300,6 +301,7 @@ function common() {
 }
 
 function handIn() {
+  if (covered()) return;
   if (!touched && !warned) {
     warned = true;
     document.getElementById("untouched").hidden = false;

@@ -1,5 +1,5 @@
 // Look at what somebody wrote, by keys. A comment that is not said yet is kept.
-import { ask, say, typing, warn } from "./studio.js";
+import { ask, covered, say, typing, warn } from "./studio.js";
 import { Draft } from "./drafts.js";
 
 const form = document.getElementById("review");
@@ -13,6 +13,7 @@ const draft = new Draft(form.dataset.key, () => ({
 }));
 
 async function judge(verdict, messages = null) {
+  if (covered()) return;
   const comment = byId("comment").value.trim();
   if (verdict !== "accepted" && !comment) {
     saying = verdict;

@@ -22,6 +22,14 @@ export function typing(event) {
   return event.target.closest("textarea, select, input:not([type=radio], [type=checkbox]), [contenteditable]") !== null;
 }
 
+/** Whether what may upset is covered still; whoever has not read it cannot judge it. */
+export function covered() {
+  if (document.getElementById("uncover")?.checked !== false) return false;
+  say("It is covered: v shows it.");
+  document.getElementById("uncover").focus();
+  return true;
+}
+
 /** Ask our own API. Returns what it says; throws an Error with its one line, and `status`. */
 export async function ask(path, { method = "GET", body, keepalive = false, signal } = {}) {
   const response = await fetch(path, {
@@ -69,6 +77,7 @@ for (const dialog of document.querySelectorAll("dialog")) {
 }
 document.addEventListener("keydown", (event) => {
   if (typing(event) || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.key === "v" && byId("uncover")) { event.preventDefault(); byId("uncover").click(); }
   if (event.key === "h" && guidelines) { event.preventDefault(); showGuidelines(); }
   if (event.key === "?" && keys) { event.preventDefault(); byId("keys-help").showModal(); }
 });

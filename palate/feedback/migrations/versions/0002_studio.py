@@ -144,6 +144,24 @@ def _work() -> None:
         sa.UniqueConstraint("campaign", "prompt_id", "annotator"),
     )
     op.create_table(
+        "topics",
+        sa.Column("campaign", sa.String(200), primary_key=True),
+        sa.Column("prompt_id", sa.String(64), primary_key=True),
+        sa.Column("topic", sa.String(40), primary_key=True),
+    )
+    op.create_table(
+        "wishes",
+        sa.Column("account", sa.String(200), primary_key=True),
+        sa.Column("content", sa.JSON, nullable=False),
+    )
+    op.create_table(
+        "exposures",
+        sa.Column("account", sa.String(200), primary_key=True),
+        sa.Column("campaign", sa.String(200), primary_key=True),
+        sa.Column("prompt_id", sa.String(64), primary_key=True),
+        sa.Column("at", sa.Float, nullable=False),
+    )
+    op.create_table(
         "chats",
         sa.Column("id", sa.String(64), primary_key=True),
         sa.Column("account", sa.String(200), nullable=False, index=True),
@@ -205,6 +223,7 @@ def downgrade() -> None:
         op.execute("DROP TRIGGER audit_no_truncate ON audit")
         op.execute("DROP FUNCTION audit_is_append_only")
     for name in ("audit", "duels", "chats", "leases", "items", "reviews", "guidelines", "campaigns", "drafts", "tokens",
+                 "topics", "wishes", "exposures",
                  "invites", "sessions", "accounts"):  # fmt: skip
         op.drop_table(name)
     op.drop_index("ix_judgements_annotator", "judgements")
