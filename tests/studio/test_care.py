@@ -1,4 +1,4 @@
-"""What may upset is covered and comes to nobody who does not want it; of nobody it is told what they flagged or chose."""
+"""What may upset is covered, and comes to nobody who does not want it; what they flagged or chose nobody is told."""
 
 from __future__ import annotations
 
