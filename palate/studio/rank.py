@@ -104,13 +104,16 @@ class Judged(BaseModel):
 
 def next_item(studio: Studio, name: str) -> Item | None:
     """What this person ranks next; None when nothing is left."""
-    kept = drafts.read(studio, name, _skips(studio))
+    now = studio.now()
+    with studio.store.reading("what a person wants"):
+        kept = drafts.read(studio, name, _skips(studio))
+        settings, besides = studio.settings, avoided(studio, name)
     skipped = kept.content.get("prompts", []) if kept else []
-    now, besides = studio.now(), avoided(studio, name)
-    lease = studio.queue.claim(name, studio.settings, now=now, rng=studio.rng, skipped=skipped, avoided=besides)
+    lease = studio.queue.claim(name, settings, now=now, rng=studio.rng, skipped=skipped, avoided=besides)
     if lease is None:
         return None
-    item = _item(studio, lease)
+    with studio.store.reading("what is asked"):
+        item = _item(studio, lease)
     if item.topics:
         care.expose(studio.store, name, studio.campaign, lease.prompt_id, now=now)
     return item
@@ -183,9 +186,11 @@ class Shown:
 def hand_in(studio: Studio, name: str, given: Given) -> Judged:
     """Store a judgement. The same handed in twice is stored once. Raises BadInput, or HTTPException 404 and 409."""
     id_ = stable_id("judgement", name, given.lease or "", given.supersedes or "")
-    before = studio.store.judgement(id_, studio.campaign)
-    shown = _shown(studio, name, given, before)
-    made = _judgement(studio, name, given, id_, shown)
+    with studio.store.reading("what is judged"):
+        before = studio.store.judgement(id_, studio.campaign)
+        shown = _shown(studio, name, given, before)
+        is_gold, guidelines = studio.queue.is_gold(shown.prompt_id), studio.guidelines
+    made = _judgement(studio, name, given, id_, shown, is_gold=is_gold, guidelines_version=guidelines.version)
     if before is not None:
         if (before.ranks, before.cannot_rank) != (made.ranks, made.cannot_rank):
             raise HTTPException(409, "You have handed in another order of these. Undo brings them back.")
@@ -229,7 +234,9 @@ def _places(judgement: Judgement) -> dict[str, int]:
     return {number[id_]: rank for id_, rank in judgement.ranks.items()}
 
 
-def _judgement(studio: Studio, name: str, given: Given, id_: str, what: Shown) -> Judgement:
+def _judgement(
+    studio: Studio, name: str, given: Given, id_: str, what: Shown, *, is_gold: bool, guidelines_version: str
+) -> Judgement:
     """As it is stored. Raises BadInput where it says nothing, or names an answer that is not there."""
     shown = what.numbered
     told = [*given.ranks, *given.criteria, *given.flags, *([given.rewrite_of] if given.rewrite_of else [])]
@@ -260,8 +267,8 @@ def _judgement(studio: Studio, name: str, given: Given, id_: str, what: Shown) -
         seconds=round(seconds if seconds is not None else elapsed or 0.0, 1),
         presented_order=what.presented,
         touched=given.touched,
-        is_gold=studio.queue.is_gold(what.prompt_id),
-        guidelines_version=studio.guidelines.version,
+        is_gold=is_gold,
+        guidelines_version=guidelines_version,
         created_at=datetime.datetime.fromtimestamp(studio.now(), datetime.UTC).isoformat(timespec="seconds"),
         supersedes=given.supersedes,
         source="studio",

@@ -20,7 +20,7 @@ from palate.studio.here import Anybody, Here, Studio
 router = APIRouter(tags=["me"])
 
 
-class Wanted(BaseModel):
+class Choices(BaseModel):
     """What you want to see of what may upset."""
 
     model_config = ConfigDict(extra="forbid")
@@ -32,7 +32,7 @@ class Wanted(BaseModel):
     """How many such prompts you want in 24 hours at most; null for any number."""
 
 
-class Care(Wanted):
+class Care(Choices):
     """What you chose, what there is to choose from, and how many such prompts came to you."""
 
     topics: list[str]
@@ -86,7 +86,7 @@ def viewed(studio: Studio, name: str) -> Care:
     )
 
 
-def choose(studio: Studio, name: str, wanted: Wanted) -> Care:
+def choose(studio: Studio, name: str, wanted: Choices) -> Care:
     """Keep what a person wants."""
     care.wish(studio.store, name, Wishes(**wanted.model_dump()))
     return viewed(studio, name)
@@ -101,7 +101,7 @@ async def submit(request: Request, studio: Here, person: Anybody) -> Response:
     form = await request.form(max_files=0, max_fields=MOST + 10)
     often = str(form.get("a_day") or "").strip()
     try:
-        wanted = Wanted(
+        wanted = Choices(
             avoid=[str(name) for name in form.getlist("avoid")],
             cover=bool(form.get("cover")),
             a_day=int(often) if often else None,
@@ -120,6 +120,6 @@ def get_wishes(studio: Here, person: Anybody) -> Care:
 
 
 @router.put("/api/v1/me/wishes")
-def put_wishes(wanted: Wanted, studio: Here, person: Anybody) -> Care:
+def put_wishes(wanted: Choices, studio: Here, person: Anybody) -> Care:
     """Choose. What lies in front of you and is of a topic that you avoid is given back."""
     return choose(studio, person.name, wanted)
