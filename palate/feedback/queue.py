@@ -90,22 +90,42 @@ OPEN = (
     ITEMS.c.prompt_id.not_in(UPSETTING),
 )
 LEFT = sa.select(sa.func.count()).select_from(ITEMS).where(*OPEN)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Which prompt comes next, of those that are begun, that others have in front of them, and that nobody has."""
+
+    begun: sa.Select[tuple[str]]
+    held_by_others: sa.Select[tuple[str]]
+    new: sa.Select[tuple[str]]
+    new_by_arm: sa.Select[tuple[str]]
+
+
+def _questions(one: sa.Select[tuple[str]]) -> Questions:
+    others = LEASES.alias("others")
+    this = sa.and_(ITEMS.c.campaign == others.c.campaign, ITEMS.c.prompt_id == others.c.prompt_id)
+    not_mine = (others.c.campaign == CAMPAIGN, others.c.annotator != ANNOTATOR, others.c.expires_at > NOW)
+    return Questions(
+        begun=one.where(ITEMS.c.given > 0, ITEMS.c.given < OVERLAP).order_by(ITEMS.c.place),
+        # from the few leases to their items, not the other way round
+        held_by_others=one.join_from(others, ITEMS, this).where(*not_mine).order_by(others.c.created_at),
+        new=one.where(ITEMS.c.given == 0).order_by(ITEMS.c.place),
+        new_by_arm=one.where(ITEMS.c.given == 0).order_by(
+            sa.case((ITEMS.c.arm == sa.bindparam("arm"), 0), else_=1),
+            sa.case((ITEMS.c.arm == UNSURE, -sa.func.coalesce(ITEMS.c.unsure, 0.0)), else_=0.0),
+            ITEMS.c.place,
+        ),
+    )
+
+
 ONE = sa.select(ITEMS.c.prompt_id).where(*OPEN).limit(1)
-BEGUN = ONE.where(ITEMS.c.given > 0, ITEMS.c.given < OVERLAP).order_by(ITEMS.c.place)
-OTHERS = LEASES.alias("others")
-HELD_BY_OTHERS = (  # from the few leases to their items, not the other way round
-    sa.select(ITEMS.c.prompt_id)
-    .join_from(OTHERS, ITEMS, sa.and_(ITEMS.c.campaign == OTHERS.c.campaign, ITEMS.c.prompt_id == OTHERS.c.prompt_id))
-    .where(OTHERS.c.campaign == CAMPAIGN, OTHERS.c.annotator != ANNOTATOR, OTHERS.c.expires_at > NOW, *OPEN)
-    .order_by(OTHERS.c.created_at)
-    .limit(1)
-)
-NEW = ONE.where(ITEMS.c.given == 0).order_by(ITEMS.c.place)
-NEW_BY_ARM = ONE.where(ITEMS.c.given == 0).order_by(
-    sa.case((ITEMS.c.arm == sa.bindparam("arm"), 0), else_=1),
-    sa.case((ITEMS.c.arm == UNSURE, -sa.func.coalesce(ITEMS.c.unsure, 0.0)), else_=0.0),
-    ITEMS.c.place,
-)
+ALL = _questions(ONE)
+FREE = _questions(ONE.with_for_update(skip_locked=True, of=ITEMS))
+"""PostgreSQL: but what somebody is given, or hands in, this moment. It stays ours to the end of the transaction."""
+THIS = (ITEMS.c.campaign == CAMPAIGN, ITEMS.c.prompt_id == sa.bindparam("prompt_id"))
+HOLD = sa.select(ITEMS.c.number).where(*THIS).with_for_update()
+STILL = sa.select(ITEMS.c.number).where(*THIS, sa.or_(ITEMS.c.gold.is_not(None), ITEMS.c.given + HELD < OVERLAP))
 MOST_UNSURE = sa.select(sa.func.max(ITEMS.c.unsure)).where(ITEMS.c.campaign == CAMPAIGN)
 """None where no reward model was asked."""
 GOLD = sa.select(ITEMS.c.prompt_id).where(
@@ -192,45 +212,69 @@ class Queue:
         """The next prompt for a person: what already lies in front of them, or a new one, its answers in an order of
         chance; None when nothing is left. `skipped` are prompts they passed over and get only when all else is done;
         what is of a topic in `avoided` they do not get."""
-        with self.store.writing() as connection:
-            if self.store.is_postgresql:
-                # One claim at a time: two that look at the same moment would take the same last place.
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(f"claim {self.campaign}"))))
-            told = self._told(annotator, settings, now) | {"avoided": list(avoided)}
-            held = connection.execute(MINE_NOW, told | {"skipped": list(skipped)}).first()
-            if held is not None:
-                return lease_of(held)
-            prompt_id = self._next(connection, settings, rng, set(skipped), told)
-            if prompt_id is None:
-                return None
-            given_by_models = (
-                response
-                for response in self.store.responses_to(prompt_id, self.campaign, connection)
-                if "rewrite_of" not in response.extra
+        told = self._told(annotator, settings, now) | {"avoided": list(avoided)}
+        while True:  # PostgreSQL: until what was chosen was still open when it was ours
+            with self.store.writing() as connection:
+                if self.store.is_postgresql:  # somebody with two windows gets the same prompt in both
+                    whose = sa.func.hashtext(f"claim {self.campaign} {annotator}")
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(whose)))
+                held = connection.execute(MINE_NOW, told | {"skipped": list(skipped)}).first()
+                if held is not None:
+                    return lease_of(held)
+                prompt_id = self._next(connection, settings, rng, set(skipped), told)
+                if prompt_id is None:
+                    return None
+                if self._is_open(connection, prompt_id, told):
+                    return self._lease(connection, annotator, settings, prompt_id, now=now, rng=rng)
+
+    def _is_open(self, connection: sa.Connection, prompt_id: str, told: dict[str, Any]) -> bool:
+        """Whether a prompt lacks judgements, now that nobody else can take it. On SQLite nobody could meanwhile. A
+        statement of PostgreSQL sees what was stored when it began, so the place that was free may have gone to somebody
+        else before its row was ours."""
+        if not self.store.is_postgresql:
+            return True
+        this = told | {"prompt_id": prompt_id}
+        connection.execute(HOLD, this)
+        return connection.execute(STILL, this).first() is not None
+
+    def _lease(
+        self,
+        connection: sa.Connection,
+        annotator: str,
+        settings: Settings,
+        prompt_id: str,
+        *,
+        now: float,
+        rng: random.Random,
+    ) -> Lease:
+        given_by_models = (
+            response
+            for response in self.store.responses_to(prompt_id, self.campaign)
+            if "rewrite_of" not in response.extra
+        )
+        shown = asked.answers(given_by_models)[prompt_id]
+        order = tuple(r.id for r in rng.sample(shown, min(len(shown), MOST_ANSWERS)))
+        expires = now + 60.0 * settings.lease_minutes
+        lease = Lease(secrets.token_hex(16), prompt_id, annotator, order, now, expires)
+        connection.execute(
+            sa.delete(LEASES).where(  # an expired one of theirs
+                LEASES.c.campaign == self.campaign,
+                LEASES.c.prompt_id == prompt_id,
+                LEASES.c.annotator == annotator,
             )
-            shown = asked.answers(given_by_models)[prompt_id]
-            order = tuple(r.id for r in rng.sample(shown, min(len(shown), MOST_ANSWERS)))
-            expires = now + 60.0 * settings.lease_minutes
-            lease = Lease(secrets.token_hex(16), prompt_id, annotator, order, now, expires)
-            connection.execute(
-                sa.delete(LEASES).where(  # an expired one of theirs
-                    LEASES.c.campaign == self.campaign,
-                    LEASES.c.prompt_id == prompt_id,
-                    LEASES.c.annotator == annotator,
-                )
+        )
+        connection.execute(
+            sa.insert(LEASES).values(
+                id=lease.id,
+                campaign=self.campaign,
+                prompt_id=prompt_id,
+                annotator=annotator,
+                presented=list(order),
+                created_at=now,
+                expires_at=expires,
             )
-            connection.execute(
-                sa.insert(LEASES).values(
-                    id=lease.id,
-                    campaign=self.campaign,
-                    prompt_id=prompt_id,
-                    annotator=annotator,
-                    presented=list(order),
-                    created_at=now,
-                    expires_at=expires,
-                )
-            )
-            return lease
+        )
+        return lease
 
     def _next(
         self, connection: sa.Connection, settings: Settings, rng: random.Random, skipped: set[str], told: dict[str, Any]
@@ -249,12 +293,14 @@ class Queue:
                 return rng.choice(names)
         arm = RANDOM if rng.random() < settings.random_share else UNSURE
         for passed_over in (sorted(skipped), []) if skipped else ([],):
-            begun = first(BEGUN, skipped=passed_over) or first(HELD_BY_OTHERS, skipped=passed_over)
-            if begun is not None:
-                return begun
-            new = NEW if first(MOST_UNSURE) is None else NEW_BY_ARM
-            if (found := first(new, skipped=passed_over, arm=arm)) is not None:
-                return found
+            # When nothing is free what is taken is waited for: whoever takes it may leave a place.
+            for which in (FREE, ALL) if self.store.is_postgresql else (ALL,):
+                begun = first(which.begun, skipped=passed_over) or first(which.held_by_others, skipped=passed_over)
+                if begun is not None:
+                    return begun
+                new = which.new if first(MOST_UNSURE) is None else which.new_by_arm
+                if (found := first(new, skipped=passed_over, arm=arm)) is not None:
+                    return found
         return None
 
     def left(self, annotator: str, settings: Settings, *, now: float, avoided: Sequence[str] = ()) -> int:

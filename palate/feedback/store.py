@@ -189,17 +189,11 @@ class Store:
         """One judgement, None where the campaign has none with this id."""
         return self._one(JUDGEMENTS, Judgement, campaign, id_)
 
-    def responses_to(self, prompt_id: str, campaign: str, connection: sa.Connection | None = None) -> list[Response]:
+    def responses_to(self, prompt_id: str, campaign: str) -> list[Response]:
         """The answers to one prompt in the order they came."""
-        query = (
-            sa.select(RESPONSES.c.record)
-            .where(RESPONSES.c.campaign == campaign, RESPONSES.c.prompt_id == prompt_id)
-            .order_by(RESPONSES.c.number)
-        )
-        if connection is not None:
-            return [Response.from_json(row) for row in connection.execute(query).scalars()]
-        with self.reading("responses") as own:
-            return [Response.from_json(row) for row in own.execute(query).scalars()]
+        with self.reading("responses") as connection:
+            found = connection.execute(_ANSWERS, {"campaign": campaign, "prompt_id": prompt_id}).scalars()
+            return [Response.from_json(row) for row in found]
 
     def judgements(
         self, campaign: str, *, simulated: bool | None = None, include_superseded: bool = False
@@ -246,16 +240,15 @@ class Store:
             return [kind.from_json(row) for row in connection.execute(query).scalars()]
 
     def _one(self, table: sa.Table, kind: type[R], campaign: str, id_: str) -> R | None:
-        query = sa.select(table.c.record).where(table.c.campaign == campaign, table.c.id == id_)
         with self.reading(table.name) as connection:
-            row = connection.execute(query).scalar_one_or_none()
+            row = connection.execute(_ONE[table.name], {"campaign": campaign, "id": id_}).scalar_one_or_none()
         return kind.from_json(row) if row is not None else None
 
     @contextmanager
     def reading(self, table: str) -> Iterator[sa.Connection]:
-        """A look at one moment of the store, which waits for nobody. Inside another look of the same thread, or inside
-        its transaction, it is a part of that: who asks several things asks in one look, which costs less. Raises
-        BadInput when `table` cannot be read."""
+        """A look at the store that waits for nobody, on SQLite at one moment of it. Inside another look of the same
+        thread, or inside its transaction, it is a part of that: who asks several things asks in one look, which costs
+        less. Raises BadInput when `table` cannot be read."""
         outer: sa.Connection | None = getattr(self._here, "connection", None)
         try:
             if outer is not None:
@@ -326,23 +319,13 @@ def append_judgements(connection: sa.Connection, judgements: Sequence[Judgement]
 def _tell_the_queue(connection: sa.Connection, judgements: Sequence[Judgement], campaign: str) -> None:
     """Whoever judged a prompt holds it no longer, and each prompt has as many judgements of people as there are."""
     people = [judgement for judgement in judgements if not judgement.simulated]
-    for judgement in people:
-        connection.execute(
-            sa.delete(LEASES).where(
-                LEASES.c.campaign == campaign,
-                LEASES.c.prompt_id == judgement.prompt_id,
-                LEASES.c.annotator == judgement.annotator,
-            )
-        )
     for part in _parts({judgement.prompt_id for judgement in people}):
         # First the turn, then the count: an update that waited for another would count without what that one stored.
-        of_these = sa.and_(ITEMS.c.campaign == campaign, ITEMS.c.prompt_id.in_(part))
-        connection.execute(sa.select(ITEMS.c.number).where(of_these).order_by(ITEMS.c.number).with_for_update())
-        connection.execute(
-            sa.update(ITEMS)
-            .where(ITEMS.c.campaign == campaign, ITEMS.c.prompt_id.in_(part))
-            .values(given=given(campaign, ITEMS.c.prompt_id))
-        )
+        these = {"this": campaign, "prompts": part}
+        connection.execute(_THEIR_TURN, these)
+        connection.execute(_COUNT, these)
+    for judgement in people:  # after its item, as a claim does: two that take both the other way round wait for ever
+        connection.execute(_NO_LEASE, {"this": campaign, "prompt": judgement.prompt_id, "whose": judgement.annotator})
     _flag(connection, {j.prompt_id for j in people if j.supersedes or calls_harmful(j)}, campaign)
 
 
@@ -364,7 +347,7 @@ def _flag(connection: sa.Connection, prompts: set[str], campaign: str) -> None:
             connection.execute(sa.insert(TOPICS).values(**this))
 
 
-def given(campaign: str, prompt_id: Any) -> sa.ScalarSelect[int]:
+def given(campaign: str | sa.BindParameter[str], prompt_id: Any) -> sa.ScalarSelect[int]:
     """How many judgements of people stand for a prompt. That somebody could not rank it counts; who took an order back
     has not judged."""
     judged = sa.or_(JUDGEMENTS.c.ranked, JUDGEMENTS.c.supersedes.is_(None))
@@ -382,6 +365,28 @@ def standing(campaign: str | sa.BindParameter[str], *, simulated: bool | None = 
     superseded = sa.exists().where(later.c.campaign == campaign, later.c.supersedes == JUDGEMENTS.c.id)
     said = [] if simulated is None else [JUDGEMENTS.c.simulated == simulated]
     return [JUDGEMENTS.c.campaign == campaign, ~superseded, *said]
+
+
+# What every judgement asks, made once: making it costs more than asking.
+_ONE = {
+    table.name: sa.select(table.c.record).where(
+        table.c.campaign == sa.bindparam("campaign"), table.c.id == sa.bindparam("id")
+    )
+    for table in RECORDS
+}
+_ANSWERS = (
+    sa.select(RESPONSES.c.record)
+    .where(RESPONSES.c.campaign == sa.bindparam("campaign"), RESPONSES.c.prompt_id == sa.bindparam("prompt_id"))
+    .order_by(RESPONSES.c.number)
+)
+_THESE = (ITEMS.c.campaign == sa.bindparam("this"), ITEMS.c.prompt_id.in_(sa.bindparam("prompts", expanding=True)))
+_THEIR_TURN = sa.select(ITEMS.c.number).where(*_THESE).order_by(ITEMS.c.number).with_for_update()
+_COUNT = sa.update(ITEMS).where(*_THESE).values(given=given(sa.bindparam("this"), ITEMS.c.prompt_id))
+_NO_LEASE = sa.delete(LEASES).where(
+    LEASES.c.campaign == sa.bindparam("this"),
+    LEASES.c.prompt_id == sa.bindparam("prompt"),
+    LEASES.c.annotator == sa.bindparam("whose"),
+)
 
 
 def check(judgement: Judgement, known: Sequence[str] | set[str] | None, where: str) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from palate.errors import BadInput
 from palate.feedback import campaigns, demonstrations, exchange, formats, split, statistics
 from palate.feedback.exchange.pile import Pile
-from palate.feedback.store import open_store
+from palate.feedback.store import append_records, open_store
+from palate.feedback.tables import PROMPTS
 from palate.records import Demonstration, Judgement, Prompt, Response, conversation
 
 PROMPT = Prompt(id="p", messages=conversation("Suggest a dinner."), family="f")
@@ -219,3 +221,19 @@ def test_a_character_that_a_database_cannot_read_again_closes_nothing(store_url:
             campaigns.write_guidelines(store, "one", "a\x00b", "ann")  # no JSON: one database takes it
         except BadInput as error:
             assert store.is_postgresql and "cannot be stored" in str(error)
+
+
+def test_a_look_inside_another_is_a_part_of_it(store_url: str) -> None:
+    with open_store(store_url) as store:
+        with store.reading("prompts") as outer, store.reading("responses") as inner:
+            assert inner is outer
+        with store.writing() as connection:
+            append_records(connection, PROMPTS, "c", [(Prompt(id="p", messages=conversation("A?"), family="f"), {})])
+            assert store.prompt("p", "c") is not None, "what this transaction stored is there for it"
+            seen = []
+            other = threading.Thread(target=lambda: seen.append(store.prompt("p", "c")))
+            other.start()
+            other.join()
+            assert seen == [None], "and for no other thread"
+        with store.reading("prompts") as later:
+            assert later is not connection
