@@ -9,8 +9,9 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
+# Each file of tests in one of two processes: what a file sets up it sets up once. The slow ones use all cores themselves.
 test: .venv/ready
-	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 test-slow: .venv/ready
 	.venv/bin/python -m pytest -m "slow and not soak"
