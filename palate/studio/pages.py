@@ -38,7 +38,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"shown": text.shown, "plain": text.plain, "when": when}
+    made.filters |= {"shown": text.shown, "plain": text.plain, "when": when, "count": count, "decimal": decimal}
     made.globals |= {"CRITERIA": CRITERIA, "static": static}
     return made
 
@@ -46,6 +46,25 @@ def _environment() -> jinja2.Environment:
 def when(seconds: float) -> str:
     """Seconds since 1970 as people read them; in UTC, since nobody knows where they are."""
     return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def count(number: int) -> str:
+    """How many, as people read it.
+
+    >>> count(12345)
+    '12,345'
+    """
+    return f"{number:,}"
+
+
+def decimal(value: float, digits: int = 2, *, sign: bool = False) -> str:
+    """A number with so many digits behind the point, and a minus that looks like one; nothing is less than nothing.
+
+    >>> decimal(-0.25, 1), decimal(-0.001), decimal(0.5, 1, sign=True)
+    ('−0.2', '0.00', '+0.5')
+    """
+    told = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return told.lstrip("+-") if not told.strip("+-0.") else told.replace("-", "−")
 
 
 @functools.lru_cache(maxsize=100)

@@ -12,6 +12,8 @@ from markupsafe import Markup, escape
 from palate.studio.effects import Curve, Share
 
 HEIGHT = 210
+FEWEST = 14
+"""Places for days: one alone would be a wall."""
 TOP, BOTTOM = 14, 26
 """Pixels above and below what is drawn, for letters."""
 
@@ -47,7 +49,7 @@ def days(dates: Sequence[str], counts: Sequence[int], *, what: str) -> Markup:
     """Bars, one for every day from the first to the last (ISO dates), and their counts as text."""
     rows = list(zip(dates, counts, strict=True))
     most, height = max(counts), 120
-    step = 100 / len(rows)
+    step = 100 / max(len(rows), FEWEST)
     parts = []
     for place, (day, count) in enumerate(rows):
         tall = (height - TOP - BOTTOM) * count / most
@@ -59,8 +61,10 @@ def days(dates: Sequence[str], counts: Sequence[int], *, what: str) -> Markup:
             )
     parts.append(f'<line class="base" x1="0" x2="100%" y1="{height - BOTTOM}" y2="{height - BOTTOM}"/>')
     parts.append(f'<text class="label" x="0" y="{height - 8}">{escape(rows[0][0])}</text>')
-    if len(rows) > 1:
-        parts.append(f'<text class="label end" x="100%" y="{height - 8}">{escape(rows[-1][0])}</text>')
+    if len(rows) > FEWEST // 2:  # there is room for two
+        parts.append(
+            f'<text class="label end" x="{step * len(rows):.2f}%" y="{height - 8}">{escape(rows[-1][0])}</text>'
+        )
     parts.append(f'<text class="label" x="0" y="{TOP - 3}">most on a day: {most}</text>')
     desc = ", ".join(f"{day}: {count}" for day, count in rows if count)
     return _svg(parts, height=height, title=f"{what} per day", desc=desc, kind="days")
