@@ -1,7 +1,8 @@
 """A model's answer piece by piece as Server-Sent Events; it ends when nobody listens any more.
 
 Two blind answers come in step: every event has the next piece of both, so that neither the order nor the time of events
-says anything about a model, and the first comes when both are in memory.
+says anything about a model, and the first comes when both are in memory. Where one is longer, its rest comes as both
+came.
 """
 
 from __future__ import annotations
@@ -150,6 +151,7 @@ def _speak(studio: Studio, place: Place, question: Question, tell: Tell) -> tupl
     said = [""] * len(voices)
     ended: list[bool | None] = [None] * len(voices)
     names = SLOTS if question.blind else ("text",)
+    pace = Pace(studio.now)
     try:
         while None in ended and not place.stopped.is_set():
             event: dict[str, Any] = {}
@@ -159,12 +161,41 @@ def _speak(studio: Studio, place: Place, question: Question, tell: Tell) -> tupl
                     said[number] += piece
                     if piece:
                         event[names[number]] = piece
+            alone = question.blind and any(one is not None for one in ended)
+            if alone and (early := pace.early()) > 0:
+                place.stopped.wait(early)
             if event:
                 tell(event)
+            pace.told(together=not alone)
     finally:
         for voice in voices:
             voice.close()
     return [text.strip() for text in said], ended
+
+
+class Pace:
+    """How fast two blind answers come together. A model that goes on alone would do so at its own speed, which tells
+    which one it is, so that the rest of its answer comes at the speed of both. `now`: seconds."""
+
+    FIRST = 0.05
+    """Seconds a piece where both said too little to know: about as fast as people read."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._last: float | None = None
+        self._seconds: list[float] = []
+
+    def told(self, *, together: bool) -> None:
+        """A piece was told. What came before the first one says how long the question was read."""
+        at = self._now()
+        if together and self._last is not None:
+            self._seconds.append(at - self._last)
+        self._last = at
+
+    def early(self) -> float:
+        """Seconds until the next piece of the one that goes on alone is due; none where it is late."""
+        apart = sum(self._seconds) / len(self._seconds) if self._seconds else self.FIRST
+        return 0.0 if self._last is None else max(0.0, self._last + apart - self._now())
 
 
 def _next(voice: Generator[str, None, bool]) -> tuple[str, Any]:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from starlette.testclient import TestClient
 from tests_chat import CHAT, Parrots, ask, begin, duel, events, in_background, turn
+from tests_people import Clock
 from tests_studio import ADDRESS
 
 from palate.feedback.people import Person
 from palate.feedback.tables import DUELS
 from palate.records import Judgement, Response
-from palate.studio import talks
+from palate.studio import answering, talks
+from palate.studio.answering import Question, Voice
 from palate.studio.app import build
 from palate.studio.here import Studio
-from palate.studio.turns import Turns
+from palate.studio.turns import Turn, Turns
 
 from .conftest import asking
 
@@ -399,6 +402,33 @@ def test_both_answers_come_in_step(client: TestClient, models: Parrots) -> None:
     assert "".join(event["a"] for event in pieces) == told[-1]["turn"]["a"]["text"]
     assert {told[-1]["turn"]["a"]["text"][:4], told[-1]["turn"]["b"]["text"][:4]} == {"Lamb", "Stew"}
     assert models.most_at_once == 2
+
+
+@pytest.mark.parametrize("slow", ["ppo", "sft"])
+def test_where_one_is_longer_its_rest_comes_as_fast_as_both_did(studio: Studio, slow: str) -> None:
+    """Whichever of the two is the slow one, what comes and when it comes is the same."""
+    clock = Clock()
+
+    class Rested(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock.at += timeout or 0.0
+            return False
+
+    class Runners(Parrots):
+        def say(self, model: str, messages: Any, *, temperature: float, seed: int) -> Generator[str, None, bool]:
+            for piece in "abcdef" if model == "ppo" else "abcdefghijklm":
+                clock.at += 0.75 if model == slow else 0.25
+                yield piece
+            return True
+
+    both = dataclasses.replace(studio, speaker=Runners(("ppo", "sft")), now=clock)
+    place = Turn("ann")
+    place.stopped = Rested()
+    asked = Question("ann", "", "", [], [Voice(model, "", 0.7, 0) for model in ("ppo", "sft")])
+    times: list[tuple[float, list[str]]] = []
+    answering._speak(both, place, asked, lambda event: times.append((clock.at, sorted(event))))
+    assert [names for _, names in times] == [["a", "b"]] * 6 + [["b"]] * 7
+    assert {round(later - before, 6) for (before, _), (later, _) in itertools.pairwise(times)} == {1.0}
 
 
 def test_which_model_is_a_is_chance_and_any_two_may_meet(client: TestClient) -> None:
