@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import random
 import re
 import threading
 from collections.abc import Iterator
@@ -11,16 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 from tests_browser import needs_browser, opened
-from tests_chat import Parrots
-
-from palate.feedback.people import Person
-from palate.feedback.store import open_store
-from palate.studio.app import build
-from palate.studio.here import Studio
+from tests_chatting import Chatting, chatting
 
 pytestmark = [pytest.mark.slow, needs_browser]
 BYTE_BY_BYTE = """
@@ -46,48 +38,10 @@ new MutationObserver(look).observe(document.getElementById("talk"), what);
 """What is on the page while an answer grows."""
 
 
-@dataclasses.dataclass
-class Chatting:
-    """A studio with three parrots, on a port of its own."""
-
-    studio: Studio
-    models: Parrots
-    url: str = ""
-    server: uvicorn.Server | None = None
-    port: int = 0
-
-    def start(self) -> None:
-        self.server = uvicorn.Server(uvicorn.Config(build(self.studio), port=self.port, log_level="critical"))
-        ready = threading.Event()
-        begin = self.server.startup
-
-        async def startup(**more: object) -> None:
-            await begin(**more)  # type: ignore[arg-type]
-            ready.set()
-
-        self.server.startup = startup  # type: ignore[method-assign]
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        assert ready.wait(20)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-
-    def stop(self) -> None:
-        assert self.server is not None
-        self.server.should_exit = self.server.force_exit = True
-        self.thread.join(20)
-
-
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Chatting]:
-    with open_store(f"sqlite:///{tmp_path / 'feedback.sqlite'}") as store:
-        models = Parrots()
-        ann = Person("ann", frozenset({"lead"}))
-        studio = Studio(store, "inn", lambda: "inn:1", title="Inn", speaker=models, single=ann, rng=random.Random(3))
-        made = Chatting(studio, models)
-        made.start()
-        yield made
-        made.stop()
+    with chatting(tmp_path) as found:
+        yield found
 
 
 @contextmanager
@@ -228,7 +182,8 @@ def test_stop_and_a_server_that_dies_lose_nothing(browser: Browser, served: Chat
         page.fill("#message", "Hello")
         page.keyboard.press("Enter")
         expect(page.locator(".live .prose")).to_have_text(re.compile("^Lamb"))
-        page.keyboard.press("Escape")
+        with page.expect_response("**/chat/stop"):  # before the model goes on
+            page.keyboard.press("Escape")
         go.release(100)
         answered(page)
         expect(page.locator(".said.assistant .badge")).to_have_text("stopped")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import threading
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from tests_browser import Served, needs_browser, opened
+from tests_chatting import chatting
 
 from palate.feedback.demonstrations import Shelf
 from palate.feedback.store import open_store
@@ -204,3 +207,53 @@ def test_without_scripts(browser: Browser, served: Served) -> None:
         page.get_by_role("button", name="Hand in").click()
         page.wait_for_url(re.compile("kept="))
     assert texts(served) == [["Suggest dinner.", "Soup.", "And then?", "Cake."]]
+
+
+def test_a_model_drafts_and_what_came_of_it_says_so(browser: Browser, tmp_path: Path) -> None:
+    go = threading.Semaphore(8)
+    with chatting(tmp_path) as studio, opened(browser, f"{studio.url}/write/new") as page:
+        studio.models.gate = lambda: go.acquire(timeout=20)
+        ready(page)
+        answer = page.get_by_label("The ideal answer")
+        page.get_by_role("button", name="Let a model draft this answer").click()
+        expect(page.locator("#banner")).to_have_text("Write what is asked first; then a model can draft the answer.")
+        page.get_by_label("What is asked").fill("dinner")
+        answer.fill("Mine.")
+        page.get_by_role("button", name="Let a model draft this answer").click()
+        expect(answer).to_have_value("Lamb für")  # it grows
+        assert not answer.is_editable()
+        go.release(1000)
+        expect(answer).to_have_value("Lamb für dinner 🍮 <script>alert(1)</script>")
+        expect(page.get_by_text("drafted by a model")).to_be_visible()
+        page.get_by_role("button", name="Take the draft out again").click()
+        expect(answer).to_have_value("Mine.")
+        expect(page.get_by_text("drafted by a model")).to_be_hidden()
+        page.get_by_role("button", name="Let a model draft this answer").click()
+        expect(answer).to_have_value(re.compile(r"</script>$"))
+        answer.fill("Lamb für dinner 🍮 and rice")
+        expect(page.locator("[data-changed]")).to_have_text(re.compile(r"\d+ % of its words are changed"))
+        page.keyboard.press("Control+Enter")
+        page.wait_for_url(re.compile("kept="))
+        expect(page.locator(".mine").get_by_text("drafted by a model")).to_be_visible()
+        (kept,) = studio.studio.store.demonstrations("inn:write")
+    assert kept.messages[-1].content == "Lamb für dinner 🍮 and rice" and kept.drafted_by == "model"
+    assert kept.extra["draft"]["model"] == "ppo" and kept.extra["draft"]["text"].endswith("<script>alert(1)</script>")
+
+
+def test_a_draft_that_is_stopped_stays_marked(browser: Browser, tmp_path: Path) -> None:
+    go = threading.Semaphore(8)
+    with chatting(tmp_path) as studio, opened(browser, f"{studio.url}/write/new") as page:
+        studio.models.gate = lambda: go.acquire(timeout=20)
+        ready(page)
+        answer = page.get_by_label("The ideal answer")
+        page.get_by_label("What is asked").fill("dinner")
+        page.get_by_role("button", name="Let a model draft this answer").click()
+        expect(answer).to_have_value("Lamb für")
+        page.get_by_role("button", name="Stop").click()
+        expect(page.get_by_role("button", name="Let a model draft this answer")).to_be_visible()
+        go.release(1000)
+        expect(answer).to_have_value("Lamb für")
+        page.get_by_role("button", name="Hand in", exact=True).click()
+        page.wait_for_url(re.compile("kept="))
+        (kept,) = studio.studio.store.demonstrations("inn:write")
+    assert kept.messages[-1].content == "Lamb für" and kept.drafted_by == "model"
