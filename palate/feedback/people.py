@@ -96,6 +96,8 @@ class Token:
     id: str
     label: str
     created_at: float
+    expires_at: float | None
+    """None: it lasts until somebody revokes it."""
     revoked_at: float | None
 
 
@@ -471,28 +473,39 @@ class People:
 
     # --- programs ----------------------------------------------------------------------------------------------------
 
-    def make_token(self, name: str, label: str) -> str:
-        """A token's secret, shown this once. Raises BadInput where it has no label or there are too many."""
+    def make_token(self, name: str, label: str, days: int | None = None) -> str:
+        """A token's secret, shown this once. days: how long it opens anything, None for ever. Raises BadInput where it
+        has no label or there are too many."""
         label = " ".join(label.split())
         if not 1 <= len(label) <= 80 or not label.isprintable():
             raise BadInput("a token has a label of 1 to 80 characters.", "label", "Say what it is for.")
         secret = TOKEN + secrets.token_urlsafe(32)
         with self.store.writing() as connection:
-            valid = (TOKENS.c.account == name, TOKENS.c.revoked_at.is_(None))
+            now = self.now()
+            valid = (TOKENS.c.account == name, TOKENS.c.revoked_at.is_(None), _lasts(TOKENS, now))
             count = sa.select(sa.func.count()).select_from(TOKENS).where(*valid)
             if connection.execute(count).scalar_one() >= TOKENS_AT_MOST:
                 raise BadInput(f"you have {TOKENS_AT_MOST} of them.", "token", "Revoke one you do not need.")
             connection.execute(
-                sa.insert(TOKENS).values(hash=_sha256(secret), account=name, label=label, created_at=self.now())
+                sa.insert(TOKENS).values(
+                    hash=_sha256(secret),
+                    account=name,
+                    label=label,
+                    created_at=now,
+                    expires_at=now + days * DAY if days is not None else None,
+                )
             )
-            self._note(connection, name, "made a token", label=label)
+            self._note(connection, name, "made a token", label=label, days=days)
         return secret
 
     def tokens(self, name: str) -> list[Token]:
         """A person's own, the newest first."""
         query = sa.select(TOKENS).where(TOKENS.c.account == name).order_by(TOKENS.c.created_at.desc(), TOKENS.c.hash)
         with self.store.reading("tokens") as connection:
-            return [Token(_short(r.hash), r.label, r.created_at, r.revoked_at) for r in connection.execute(query)]
+            return [
+                Token(_short(r.hash), r.label, r.created_at, r.expires_at, r.revoked_at)
+                for r in connection.execute(query)
+            ]
 
     def revoke(self, name: str, id_: str) -> bool:
         """End a token of this person's; whether there was one."""
@@ -514,18 +527,27 @@ class People:
     def by_token(self, secret: str) -> Person | None:
         """Whose token it is."""
         with self.store.reading("tokens") as connection:
-            row = connection.execute(BY_TOKEN, {"secret": _sha256(secret)}).one_or_none()
+            row = connection.execute(BY_TOKEN, {"secret": _sha256(secret), "now": self.now()}).one_or_none()
         return Person(row.name, frozenset(row.roles)) if row is not None else None
 
     def _note(self, connection: sa.Connection, who: str, action: str, **what: Any) -> None:
         note(connection, who, action, at=self.now(), **what)
 
 
+def _lasts(table: sa.Table, now: Any) -> sa.ColumnElement[bool]:
+    return sa.or_(table.c.expires_at.is_(None), table.c.expires_at > now)
+
+
 # What every request asks, made once: making it costs more than asking.
 BY_TOKEN = (
     sa.select(ACCOUNTS.c.name, ACCOUNTS.c.roles)
     .join(TOKENS, TOKENS.c.account == ACCOUNTS.c.name)
-    .where(TOKENS.c.hash == sa.bindparam("secret"), TOKENS.c.revoked_at.is_(None), ACCOUNTS.c.disabled_at.is_(None))
+    .where(
+        TOKENS.c.hash == sa.bindparam("secret"),
+        TOKENS.c.revoked_at.is_(None),
+        _lasts(TOKENS, sa.bindparam("now")),
+        ACCOUNTS.c.disabled_at.is_(None),
+    )
 )
 BY_SESSION = (
     sa.select(ACCOUNTS.c.name, ACCOUNTS.c.roles, SESSIONS.c.expires_at)

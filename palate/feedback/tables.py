@@ -177,6 +177,7 @@ TOKENS = sa.Table(
     sa.Column("account", sa.String(200), nullable=False, index=True),
     sa.Column("label", sa.String(200), nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float),
     sa.Column("revoked_at", sa.Float),
 )
 AUDIT = sa.Table(

@@ -20,6 +20,9 @@ from palate.studio.wishes import viewed as viewed_wishes
 router = APIRouter(tags=["me"])
 Which = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
 Label = Annotated[str, Form(max_length=80)]
+DAYS = (7, 30, 90, 365)
+"""How long a token lasts, as the form offers it."""
+USUAL = 90
 
 
 class NewPassword(BaseModel):
@@ -35,6 +38,8 @@ class NewToken(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     label: Annotated[str, Field(min_length=1, max_length=80)]
+    days: Annotated[int, Field(ge=1, le=3650)] | None = USUAL
+    """How long it opens anything; null: until it is revoked."""
 
 
 class Made(BaseModel):
@@ -49,6 +54,7 @@ class Held(BaseModel):
     id: str
     label: str
     created_at: float
+    expires_at: float | None
     revoked_at: float | None
 
 
@@ -127,6 +133,9 @@ def _page(
         "me.html",
         status=status,
         tokens=[token for token in tokens if token.revoked_at is None],
+        days=DAYS,
+        usual=USUAL,
+        now=studio.now(),
         revoked=sum(token.revoked_at is not None for token in tokens),
         failed=failed,
         token=token,
@@ -161,10 +170,18 @@ def _change(studio: Studio, request: Request, name: str, old: str, new: str) -> 
 
 
 @router.post("/me/tokens", include_in_schema=False, dependencies=[InPerson])
-def submit_token(request: Request, studio: Here, person: Anybody, label: Label = "") -> HTMLResponse:
+def submit_token(
+    request: Request,
+    studio: Here,
+    person: Anybody,
+    label: Label = "",
+    days: Annotated[int, Form(ge=0, le=3650)] = USUAL,
+) -> HTMLResponse:
     """The form. The page that comes back is the only place where the token is ever shown."""
     with_accounts(studio)
-    return _page(request, studio, person.name, status=201, token=studio.people.make_token(person.name, label))
+    return _page(
+        request, studio, person.name, status=201, token=studio.people.make_token(person.name, label, days or None)
+    )
 
 
 @router.post("/me/tokens/{id_}/revoke", include_in_schema=False)
@@ -257,7 +274,7 @@ def get_tokens(studio: Here, person: Anybody) -> list[Held]:
 def post_token(given: NewToken, studio: Here, person: Anybody) -> Made:
     """Make a token. Programs send it as `Authorization: Bearer plt_...` and may then do what you may do."""
     with_accounts(studio)
-    return Made(token=studio.people.make_token(person.name, given.label))
+    return Made(token=studio.people.make_token(person.name, given.label, given.days))
 
 
 @router.delete("/api/v1/me/tokens/{id_}", status_code=204)

@@ -405,6 +405,20 @@ def test_a_token_opens_until_it_is_revoked_by_its_owner(people: People) -> None:
             people.make_token("bob", label)
 
 
+def test_a_token_opens_for_as_long_as_it_was_made_for(people: People, clock: Clock) -> None:
+    short, ever = people.make_token("ann", "short", 7), people.make_token("ann", "ever")
+    begun = clock.at
+    clock.at = begun + 7 * DAY - 1
+    assert people.by_token(short) and people.by_token(ever)
+    clock.at = begun + 7 * DAY
+    assert not people.by_token(short) and people.by_token(ever)
+    assert {t.label: t.expires_at for t in people.tokens("ann")} == {"short": begun + 7 * DAY, "ever": None}
+    for number in range(module.TOKENS_AT_MOST - 1):  # what is over is none of them
+        people.make_token("ann", str(number))
+    with pytest.raises(BadInput, match="Revoke one"):
+        people.make_token("ann", "one more")
+
+
 def test_nobody_has_tokens_without_end(people: People) -> None:
     for number in range(module.TOKENS_AT_MOST):
         people.make_token("ann", str(number))

@@ -315,6 +315,23 @@ def test_a_token_is_made_used_and_revoked(studio: Studio, bob: TestClient) -> No
     assert bob.post("/api/v1/me/tokens", json={"label": "two"}).json()["token"].startswith("plt_")
 
 
+def test_a_token_says_how_long_it_lasts(studio: Studio, bob: TestClient, clock: Clock) -> None:
+    bob.post("/me/tokens", data={"label": "usual"}, headers=FORM)
+    bob.post("/me/tokens", data={"label": "ever", "days": "0"}, headers=FORM)
+    made = bob.post("/api/v1/me/tokens", json={"label": "week", "days": 7}).json()["token"]
+    for days in (0, -1, 3651, 1.5, "x"):
+        assert bob.post("/api/v1/me/tokens", json={"label": "odd", "days": days}).status_code == 422
+    lasts = {
+        t["label"]: t["expires_at"] and (t["expires_at"] - clock.at) / 86_400
+        for t in bob.get("/api/v1/me/tokens").json()
+    }
+    assert lasts == {"usual": 90, "ever": None, "week": 7}
+    clock.at += 8 * 86_400
+    assert visiting(studio, authorization=f"Bearer {made}").get("/api/v1/me").status_code == 401
+    page = visiting(studio, "bob").get("/me", headers=FORM).text
+    assert "lasts until you revoke it" in page and "over since" in page
+
+
 def test_a_token_cannot_make_itself_last_or_delete(studio: Studio, bob: TestClient) -> None:
     program = visiting(studio, authorization=f"Bearer {studio.people.make_token('bob', 'x')}")
     assert program.post("/api/v1/me/tokens", json={"label": "more"}).status_code == 403

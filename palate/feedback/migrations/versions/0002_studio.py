@@ -81,6 +81,7 @@ def _people() -> None:
         sa.Column("account", sa.String(200), nullable=False, index=True),
         sa.Column("label", sa.String(200), nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
+        sa.Column("expires_at", sa.Float),
         sa.Column("revoked_at", sa.Float),
     )
     op.create_table(
