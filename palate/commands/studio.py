@@ -76,10 +76,11 @@ def lay(
     store: Store, campaign: str, prompts: Sequence[Prompt], responses: Sequence[Response], settings: Settings
 ) -> None:
     """Prompts and answers into the store, what can be ranked into its queue, and which of it may upset."""
-    store.add_prompts(prompts, campaign)
-    store.add_responses(responses, campaign)
-    Queue(store, campaign).lay(prompts, responses, random_share=settings.random_share)
-    care.mark(store, campaign, prompts, responses, settings.topics)
+    new = store.add_prompts(prompts, campaign) + store.add_responses(responses, campaign)
+    queue = Queue(store, campaign)
+    if new or queue.lacks(prompts, responses):  # before people get it, and not at every start
+        care.mark(store, campaign, prompts, responses, settings.topics)
+    queue.lay(prompts, responses, random_share=settings.random_share)
 
 
 def open_studio(

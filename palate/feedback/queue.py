@@ -166,9 +166,7 @@ class Queue:
         can = asked.in_turn(asked.rankable(prompts, responses))
         told = unsure or {}
         with self.store.writing() as connection:
-            known = set(
-                connection.execute(sa.select(ITEMS.c.prompt_id).where(ITEMS.c.campaign == self.campaign)).scalars()
-            )
+            known = self._known()
             rows = [
                 {
                     "campaign": self.campaign,
@@ -198,6 +196,17 @@ class Queue:
                     again,
                 )
         return len(rows)
+
+    def lacks(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> bool:
+        """Whether something that can be ranked is not in it."""
+        known = self._known()
+        return any(prompt.id not in known for prompt in asked.rankable(prompts, responses))
+
+    def _known(self) -> set[str]:
+        with self.store.reading("items") as connection:
+            return set(
+                connection.execute(sa.select(ITEMS.c.prompt_id).where(ITEMS.c.campaign == self.campaign)).scalars()
+            )
 
     def claim(
         self,

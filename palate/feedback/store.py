@@ -432,7 +432,7 @@ def append_records(
     """Store records with the columns they are searched by, inside a transaction of somebody's; how many were new is
     returned. Raises BadInput when another record has the id of one."""
     before: dict[str, Any] = {}
-    for part in _parts(record.to_json()["id"] for record, _ in rows):
+    for part in _parts(vars(record)["id"] for record, _ in rows):
         query = sa.select(table.c.id, table.c.record).where(table.c.campaign == campaign, table.c.id.in_(part))
         before |= {id_: record for id_, record in connection.execute(query)}
     fresh: dict[str, dict[str, Any]] = {}
@@ -442,7 +442,7 @@ def append_records(
         if id_ not in before:
             before[id_] = values
             fresh[id_] = {"id": id_, "campaign": campaign, "record": values, **columns}
-        elif not _same(record, before[id_]):
+        elif before[id_] != values and not _same(record, before[id_]):
             raise BadInput(
                 f"another record with the id {id_} is already in {table.name}.",
                 f"campaign {campaign}",

@@ -155,13 +155,19 @@ def far(studio: Studio) -> Counts:
 
 def decide(studio: Studio, name: str, chosen: Chosen) -> None:
     """Set the campaign's settings. Raises BadInput where its topics cannot be read."""
-    care.topics(chosen.topics)
+    known = care.topics(chosen.topics)
     others = chosen.topics != studio.settings.topics
     campaigns.decide(studio.store, studio.name, Settings(**chosen.model_dump()))
     if others:
         care.mark_again(studio.store, studio.campaign, chosen.topics)
     with studio.store.writing() as connection:
-        people.note(connection, name, "set the campaign's settings", at=studio.now(), **chosen.model_dump())
+        people.note(
+            connection,
+            name,
+            "set the campaign's settings",
+            at=studio.now(),
+            **chosen.model_dump() | {"topics": list(known)},
+        )
 
 
 def listed(studio: Studio, show: items.Show, find: str, start: int, count: int) -> Items:

@@ -6,10 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from tests_browser import items
 
 from palate.commands import studio as command
 from palate.errors import BadInput
+from palate.feedback import care
+from palate.feedback.campaigns import Settings
+from palate.feedback.store import open_store
+from palate.feedback.tables import ITEMS, TOPICS
+from palate.records import Prompt, Response, conversation
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -56,3 +62,25 @@ def test_the_page_about_https_starts_what_there_is() -> None:
     for option in named:
         assert f'"{option}' in cli or f"{option[2:].replace('-', '_')}:" in cli or option == "--no-browser", option
     assert set(re.findall(r"127\.0\.0\.1:(\d+)", page)) == {"8484"} == set(re.findall(r"--port (\d+)", page))
+
+
+def test_what_may_upset_is_noted_when_it_comes_and_not_at_every_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*names: str) -> tuple[list[Prompt], list[Response]]:
+        prompts = [Prompt(id=name, messages=conversation(f"A {name}?"), family=name) for name in names]
+        return prompts, [Response(id=f"{p.id}{a}", prompt_id=p.id, text=a) for p in prompts for a in "ab"]
+
+    marked: list[int] = []
+    mark = care.mark
+    monkeypatch.setattr(care, "mark", lambda *told: marked.append(len(told[2])) or mark(*told))
+    with open_store(f"sqlite:///{tmp_path / 'f.sqlite'}") as store:
+        for names in (("murder", "soup"), ("murder", "soup"), ("murder", "soup", "nazi")):
+            command.lay(store, "c", *asked(*names), Settings())
+        assert marked == [2, 3]
+        assert [care.of_prompt(store, "c", name) for name in ("murder", "soup", "nazi")] == [["violence"], [], ["hate"]]
+        with store.writing() as connection:  # as when it was killed before it had noted and laid them
+            connection.execute(sa.delete(ITEMS))
+            connection.execute(sa.delete(TOPICS))
+        command.lay(store, "c", *asked("murder"), Settings())
+        assert care.of_prompt(store, "c", "murder") == ["violence"]
