@@ -47,7 +47,7 @@ const press = {
   a: () => judge("accepted"),
   r: () => judge("returned"),
   x: () => judge("rejected"),
-  e: () => { byId("mending").open = true; boxes().at(-1).focus(); },
+  e: () => { if (covered()) return; byId("mending").open = true; boxes().at(-1).focus(); },
   s: () => { draft.drop(); location.href = `/review?after=${form.dataset.number}`; },
   u: () => byId("undo")?.click(),
 };
