@@ -1,5 +1,6 @@
 """A terminal as a person sits at one: a pseudo-terminal that runs a command, what is on it, and keys pressed."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -81,6 +82,16 @@ class Terminal:
     def press(self, keys: str) -> None:
         """Press keys, and nothing else."""
         os.write(self._screen, keys.encode())
+
+    def interrupt(self) -> int:
+        """Ctrl-C, and again where nothing came of it: readline hears of one that came just before it listened only with
+        the next key. The exit code."""
+        for _ in range(int(PATIENCE / 10)):
+            self.press(CTRL_C)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+                break
+        return self.end()
 
     def kill(self) -> None:
         """As the machine does whose power goes: no farewell."""

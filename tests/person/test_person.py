@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_terminal import CTRL_C, CTRL_D, Terminal
+from tests_terminal import CTRL_D, Terminal
 
 ASKS = r"best first \(\? for help\): "
 UNTIL = 40
@@ -302,8 +302,7 @@ def _first_round(
     terminal.type("s")
     ann.ranks(terminal, 3)
     ann.looks(terminal)
-    terminal.press(CTRL_C)
-    assert terminal.end() == 130 and "5 judgements of ann kept" in terminal.seen
+    assert terminal.interrupt() == 130 and "5 judgements of ann kept" in terminal.seen
     assert "Traceback" not in terminal.seen
     answers = terminal.seen[: terminal.seen.rindex("5 judgements")]
     assert all(len(line) <= 60 for line in answers.splitlines())
@@ -407,8 +406,7 @@ def _first_round(
     waiting = Terminal("round", "runs/inn", "--set", "rank.until=8", "--set", "ppo.rounds=2", cwd=home)
     saved.append(("round", waiting))
     waiting.until("0 of 8 judgements; rank with `palate rank runs/inn-2` in another terminal")
-    waiting.press(CTRL_C)
-    assert waiting.end() == 130 and "the same command goes on from here" in waiting.seen
+    assert waiting.interrupt() == 130 and "the same command goes on from here" in waiting.seen
     # As far as her orders: eight of them need not tell a reward model anything, which it then says and stops.
     waiting = Terminal("run", "runs/inn-2", "--until", "rank", cwd=home)
     saved.append(("round 2, again", waiting))
@@ -442,8 +440,9 @@ def test_a_first_sitting(small_run: tuple[Any, Any], tmp_path: Path) -> None:
     assert Screen.read(text) == screen
     ann.says(terminal, screen)
     ann.looks(terminal)
-    terminal.press(CTRL_C)
-    assert terminal.end() == 130 and "1 judgement of ann kept" in terminal.seen and "Traceback" not in terminal.seen
+    assert (
+        terminal.interrupt() == 130 and "1 judgement of ann kept" in terminal.seen and "Traceback" not in terminal.seen
+    )
     assert all(len(line) <= 60 for line in terminal.seen[: terminal.seen.rindex("1 judgement")].splitlines())
     terminal = ann.sits_down("runs/small")
     assert ann.looks(terminal).question != screen.question
