@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from palate import ranks
-from palate.errors import BrokenArtifact, FolderBusy, MissingArtifact, PalateError
+from palate.errors import BadInput, BrokenArtifact, FolderBusy, MissingArtifact, PalateError
 
 FOLDERS = {
     "corpus": "01-corpus",
@@ -393,6 +393,16 @@ def forget_peak() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def fingerprint(path: Path) -> str:
+    """Size and time of a file outside the run: enough to see that it changed without reading it. Raises BadInput."""
+    try:
+        told = path.stat()
+    except (OSError, ValueError) as error:  # a NUL in the name is a ValueError
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"cannot be read ({reason}).", path, "Check the path in the recipe.") from None
+    return f"{told.st_size} {told.st_mtime_ns}"
 
 
 def _sha256(path: Path) -> str:

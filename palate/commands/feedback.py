@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from palate import flow, metrics
 from palate.errors import BadInput
 from palate.feedback import backup as backups
-from palate.feedback import exchange, formats, place
-from palate.feedback.exchange import stored
+from palate.feedback import exchange, place
+from palate.feedback.exchange import rows, stored
 from palate.feedback.exchange.pile import Pile
 from palate.feedback.store import Store, open_store
 
@@ -109,7 +109,7 @@ def take_in(
 
 def _lines(path: Path) -> int:
     """How many lines a file has, for telling how far it is; not asked of what is no file of lines."""
-    return sum(1 for _ in formats.byte_lines(path)) if ".jsonl" in path.suffixes else 0
+    return sum(1 for _ in rows.byte_lines(path)) if ".jsonl" in path.suffixes else 0
 
 
 def _reasons(pile: Pile) -> str:

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from palate.errors import BadInput
 from palate.feedback.store import SOME, Store, append_demonstrations
 from palate.feedback.tables import DEMONSTRATIONS, LEASES, PROMPTS, REVIEWS
+from palate.feedback.words import id_of
 from palate.records import Conversation, Demonstration, stable_id
 
 WAITING, ACCEPTED, RETURNED, REJECTED, WITHDRAWN = "waiting", "accepted", "returned", "rejected", "withdrawn"
@@ -196,8 +197,8 @@ class Shelf:
 
 
 def prompt_of(messages: Conversation) -> str:
-    """The id of the prompt that the last turn of a conversation answers (formats.make_prompt)."""
-    return stable_id("prompt", *(f"{m.role}\x1f{m.content}" for m in messages[:-1]))
+    """The id of the prompt that the last turn of a conversation answers."""
+    return id_of("prompt", messages[:-1])
 
 
 def hand_in(store: Store, campaign: str, demonstration: Demonstration) -> bool:

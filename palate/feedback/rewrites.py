@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
+from palate.feedback.words import response_id
 from palate.records import Judgement, Response, stable_id
 
 
@@ -35,7 +36,7 @@ def _written(judgement: Judgement) -> Response | None:
     """The answer that an annotator wrote."""
     if not judgement.rewrite or judgement.rewrite_of is None:
         return None
-    id_ = stable_id("response", judgement.prompt_id, judgement.rewrite)
+    id_ = response_id(judgement.prompt_id, judgement.rewrite)
     return Response(id=id_, prompt_id=judgement.prompt_id, text=judgement.rewrite, origin="human")
 
 

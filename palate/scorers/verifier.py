@@ -1,5 +1,5 @@
 """Verifiable rewards: 1 where an answer is the right one, 0 where it is not. The right one is the prompt's
-`extra["answer"]`, as `feedback.formats` reads it from GSM8K's lines and others.
+`extra["answer"]`, as `palate.feedback.exchange` reads it from GSM8K's lines and others.
 
 Which number of a reply counts follows GSM8K (Cobbe et al. 2021, "Training Verifiers to Solve Math Word Problems"): the
 one that follows "####". Where a reply has no "####", its last number counts. What a number is:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from palate import metrics
 from palate.errors import BadInput
-from palate.feedback import formats
 from palate.recipe import Base, Recipe
 from palate.text import templates
 from palate.text import tokenizer as tokenizers
@@ -16,7 +15,7 @@ from palate.text.tokenizer import OpenTokenizer
 from palate.weights import folder as weights
 from palate.weights import hub
 from palate.weights.adapter import ORIGIN, OWN
-from palate.workspace import Workspace
+from palate.workspace import Workspace, fingerprint
 
 BESIDE = ("tokenizer.model", "vocab.json", "merges.txt")
 """Read by nothing here; some tools that convert models ask for them."""
@@ -31,7 +30,7 @@ def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     folder = Path(settings.folder)
     if not folder.is_dir():
         raise BadInput("there is no such folder.", folder, "Name a model folder in base.folder.")
-    return {path.name: formats.fingerprint(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    return {path.name: fingerprint(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def run(recipe: Recipe, workspace: Workspace) -> None:

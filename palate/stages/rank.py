@@ -14,13 +14,14 @@ from pathlib import Path
 
 from palate import metrics, scorers
 from palate.errors import BadInput
-from palate.feedback import asked, formats, rewrites, split, statistics
+from palate.feedback import asked, rewrites, split, statistics
+from palate.feedback.exchange import runs
 from palate.feedback.place import campaign, chats, store_url
 from palate.feedback.store import Store, open_store
 from palate.kitchen import knowledge, panel
 from palate.recipe import Rank, Recipe, Scoring
 from palate.records import Judgement, Prompt, Response, read_jsonl, stable_id, write_jsonl
-from palate.workspace import Workspace
+from palate.workspace import Workspace, fingerprint
 
 POLL_SECONDS = 2.0
 ASKED = ("kitchen", "people", "scorers")
@@ -31,7 +32,7 @@ def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     """The files it reads; what scorers go by; and of people, which judgements count now."""
     settings = recipe.rank
     assert settings is not None
-    told = {name: formats.fingerprint(Path(name)) for name in settings.by if name not in ASKED}
+    told = {name: fingerprint(Path(name)) for name in settings.by if name not in ASKED}
     if "scorers" in settings.by:
         assert recipe.scoring is not None
         told |= scorers.fingerprint(recipe.scoring)
@@ -97,7 +98,6 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
     samples = workspace.read("samples")
     prompts = list(read_jsonl(samples / "prompts.jsonl", Prompt))
     responses = list(read_jsonl(samples / "responses.jsonl", Response))
-    files = [Path(name) for name in settings.by if name not in ASKED]
     name = campaign(workspace)
     with workspace.publish() as folder, open_store(store_url(recipe, workspace)) as store:
         judgements: list[Judgement] = []
@@ -115,15 +115,16 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             judgements += [j for j in store.judgements(name) if j.source != SCORED or "scorers" in settings.by]
         else:
             prompts, responses = [], []
-        if files:
-            theirs = _from_files(files, recipe.seed)
-            prompts += theirs[0]
-            responses += theirs[1]
-            judgements += theirs[2]
+        taken = {file: runs.rankings(Path(file)) for file in settings.by if file not in ASKED}
+        theirs = _together(taken, recipe.seed)
+        prompts += theirs[0]
+        responses += theirs[1]
+        judgements += theirs[2]
         fresh = len(judgements)
         if not fresh:
             raise BadInput("there is no judgement.", ", ".join(settings.by), "Rank some answers: `palate rank RUN`.")
         report = {"campaign": name, "placebo": settings.shuffled, **statistics.summary(judgements, responses)}
+        report["files"] = {file: told.to_json() for file, told in taken.items()}
         if "people" in settings.by:
             theirs = _from_chats(store, workspace, prompts)
             report["from_chats"] = len(theirs[2])
@@ -263,23 +264,18 @@ def _scored(
     )
 
 
-def _from_files(files: Sequence[Path], seed: int) -> tuple[list[Prompt], list[Response], list[Judgement]]:
-    """Comparisons of files; a tenth of the prompts, by family, is held out as dev."""
+def _together(taken: Mapping[str, runs.Taken], seed: int) -> tuple[list[Prompt], list[Response], list[Judgement]]:
+    """What files hold; a tenth of the prompts, by family, is held out as dev. Raises BadInput for two records of one id
+    that differ."""
     prompts: dict[str, Prompt] = {}
     responses: dict[str, Response] = {}
     judgements: dict[str, Judgement] = {}
-    for path in files:
-        for comparison in formats.read_comparisons(path):
-            asked = prompts.setdefault(comparison.prompt.id, comparison.prompt)
-            same = asked.messages == comparison.prompt.messages
-            same &= all(responses.setdefault(r.id, r).text == r.text for r in comparison.responses)
-            same &= all(judgements.setdefault(j.id, j) == j for j in comparison.judgements)
-            if not same:
-                raise BadInput(
-                    f"two different records about the prompt {comparison.prompt.id} have the same id.",
-                    path,
-                    "Give each its own id.",
-                )
+    for path, told in taken.items():
+        same = all(prompts.setdefault(p.id, p).messages == p.messages for p in told.prompts)
+        same &= all(responses.setdefault(r.id, r).text == r.text for r in told.responses)
+        same &= all(judgements.setdefault(j.id, j).ranks == j.ranks for j in told.judgements)
+        if not same:
+            raise BadInput("a record in it has the id of another one before it.", path, "Give each its own id.")
     placed = split.assign((p.family for p in prompts.values()), dev=len(prompts) // 10, test=0, seed=seed)
     return (
         [dataclasses.replace(p, split=placed[p.family]) for p in prompts.values()],

@@ -7,21 +7,22 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from palate import metrics
 from palate.errors import BadInput, Unsupported
-from palate.feedback import campaigns, formats, place, split
+from palate.feedback import campaigns, place, split, words
 from palate.feedback.demonstrations import Shelf
+from palate.feedback.exchange import runs
 from palate.feedback.store import Store, open_store
 from palate.kitchen import dialogue, knowledge
 from palate.recipe import Recipe, Write
 from palate.records import Conversation, Demonstration, Prompt, write_jsonl
 from palate.text import tokenizer as tokenizers
 from palate.weights.families import context_of
-from palate.workspace import Workspace
+from palate.workspace import Workspace, fingerprint
 
 HELD_OUT = 20
 """One in this many training families of demonstrations is kept for the held-out loss."""
@@ -37,7 +38,7 @@ def outside(recipe: Recipe, workspace: Workspace) -> dict[str, str]:
     settings = recipe.write
     assert settings is not None
     names = (*settings.demonstrations, *settings.prompts)
-    told = {name: formats.fingerprint(Path(name)) for name in names if name not in ASKED}
+    told = {name: fingerprint(Path(name)) for name in names if name not in ASKED}
     if "people" in names:
         with open_store(place.store_url(recipe, workspace)) as store:
             shelf = _shelf(store, workspace)
@@ -101,7 +102,8 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
 
     with workspace.publish() as folder:
         theirs, wanted = _people(recipe, settings, workspace)
-        demonstrations, prompts = _read(recipe, settings, dropped, theirs, wanted)
+        taken, asking = _files(settings)
+        demonstrations, prompts = _read(recipe, settings, dropped, theirs, wanted, taken, asking)
         kept = [d for d in demonstrations if fits(d.messages, 0, "demonstration")]
         # A prompt needs room for an answer: a quarter of the context at least.
         asked = [p for p in prompts if fits(p.messages, context // 4, "prompt")]
@@ -116,6 +118,7 @@ def run(recipe: Recipe, workspace: Workspace) -> None:
             "people": sum(d.id in {t.id for t in theirs} for d in kept),
             "with_answer": sum("answer" in p.extra for p in asked),
             "dropped": dict(dropped),
+            "files": {name: told.to_json() for name, told in (taken | asking).items()},
         }
         (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
@@ -154,15 +157,21 @@ def _people(recipe: Recipe, settings: Write, workspace: Workspace) -> tuple[list
             shelf = _shelf(store, workspace)
             accepted = shelf.accepted(review=_reviewed(store, workspace))
             # Families as files have them: one that was brought in from elsewhere may name its own in another way.
-            written = [dataclasses.replace(d, family=formats.family_of(d.messages)) for d in accepted]
+            written = [dataclasses.replace(d, family=words.family_of(d.messages)) for d in accepted]
             if "people" in settings.demonstrations:
                 demonstrations = written
             if "people" in settings.prompts:
                 alone = (
-                    dataclasses.replace(p, family=formats.family_of(p.messages)) for p in store.prompts(shelf.campaign)
+                    dataclasses.replace(p, family=words.family_of(p.messages)) for p in store.prompts(shelf.campaign)
                 )
-                prompts = _distinct([*alone, *(opening for d in written if (opening := _opening(d)))])
+                prompts = _distinct([*alone, *(opening for d in written if (opening := _opening(d, {})))])
     return demonstrations, prompts
+
+
+def _files(settings: Write) -> tuple[dict[str, runs.Taken], dict[str, runs.Taken]]:
+    """What the files of demonstrations and those of prompts hold."""
+    taken = {name: runs.demonstrations(Path(name)) for name in settings.demonstrations if name not in ASKED}
+    return taken, {name: runs.prompts(Path(name)) for name in settings.prompts if name not in ASKED}
 
 
 def _read(
@@ -171,11 +180,12 @@ def _read(
     dropped: Counter[str],
     theirs: Sequence[Demonstration],
     wanted: Sequence[Prompt],
+    taken: Mapping[str, runs.Taken],
+    asking: Mapping[str, runs.Taken],
 ) -> tuple[list[Demonstration], list[Prompt]]:
-    """theirs, wanted: what people wrote in the studio."""
+    """theirs, wanted: what people wrote in the studio; taken, asking: what files hold."""
     demonstrations: list[Demonstration] = []
     prompts: list[Prompt] = []
-    files = [Path(name) for name in settings.demonstrations if name not in ASKED]
     if "kitchen" in (*settings.demonstrations, *settings.prompts):
         assert recipe.kitchen is not None
         written, asked = dialogue.build(
@@ -190,13 +200,11 @@ def _read(
             demonstrations += written
         if "kitchen" in settings.prompts:
             prompts += asked
-    from_files = _distinct(d for path in files for d in formats.read_demonstrations(path))
-    prompt_files = [Path(name) for name in settings.prompts if name not in ASKED]
-    asked_of = itertools.chain(wanted, (p for path in prompt_files for p in formats.read_prompts(path)))
+    from_files = _distinct(d for told in taken.values() for d in told.demonstrations)
+    asked_of: Iterator[Prompt | None] = itertools.chain(wanted, *(told.prompts for told in asking.values()))
     if not settings.prompts:
-        openings = (opening for d in theirs if (opening := _opening(d)))
-        asked_of = itertools.chain(openings, (_first_turn(d) for d in from_files if d.messages[0].role == "user"))
-    others = _asked_once(asked_of, dropped)
+        asked_of = itertools.chain((_opening(d, {}) for d in theirs), (_opening(d, d.extra) for d in from_files))
+    others = _asked_once((prompt for prompt in asked_of if prompt is not None), dropped)
     from_files = _distinct([*theirs, *from_files])
     if from_files or others:
         placed = split.assign(
@@ -224,20 +232,14 @@ def _distinct(records: Iterable[T]) -> list[T]:
     return list({record.id: record for record in records}.values())
 
 
-def _first_turn(demonstration: Demonstration) -> Prompt:
-    """The prompt a demonstration begins with, and what its line says beside it: of a conversation of several turns that
-    may be about the last one, an answer above all."""
-    told = demonstration.extra if len(demonstration.messages) == 2 else {}
-    return formats.make_prompt(demonstration.messages[:1], demonstration.source, skill=demonstration.skill, extra=told)
-
-
-def _opening(demonstration: Demonstration) -> Prompt | None:
-    """The prompt that somebody's conversation in the studio begins with, a system message included."""
-    first = next((n for n, message in enumerate(demonstration.messages) if message.role == "user"), None)
-    if first is None:
+def _opening(demonstration: Demonstration, beside: Mapping[str, Any]) -> Prompt | None:
+    """The prompt that a conversation begins with, a system message included. beside: what its line says beside it; of
+    several turns that may be about the last one, an answer above all, and is left out."""
+    first = next((n for n, message in enumerate(demonstration.messages) if message.role != "system"), None)
+    if first is None or demonstration.messages[first].role != "user":
         return None
-    messages = demonstration.messages[: first + 1]
-    return formats.make_prompt(messages, demonstration.source, skill=demonstration.skill)
+    messages, told = demonstration.messages[: first + 1], beside if len(demonstration.messages) == first + 2 else {}
+    return words.make_prompt(messages, demonstration.source, skill=demonstration.skill, extra=told)
 
 
 def _asked_once(prompts: Iterable[Prompt], dropped: Counter[str]) -> list[Prompt]:

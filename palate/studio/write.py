@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from palate.errors import BadInput, PalateError
 from palate.feedback import demonstrations
 from palate.feedback.demonstrations import ACCEPTED, WAITING
-from palate.feedback.formats import family_of, make_prompt
+from palate.feedback.words import family_of, make_prompt
 from palate.records import Conversation, Demonstration, Message, Prompt, stable_id
 from palate.studio import drafts
 from palate.studio.answering import Stream

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from feedback.test_exchange import expected, pile_of, written
-from feedback.written import ROWS, SHEETS
+from feedback.written import ROWS, SHEETS, UNTOLD
 
 from palate import cli
-from palate.feedback import exchange, formats, place
+from palate.feedback import exchange, place
+from palate.feedback.exchange import runs
 from palate.feedback.exchange.pile import details
+from palate.feedback.exchange.rows import rows as rows_of
 from palate.feedback.store import open_store
 from palate.recipe import Recipe
 from palate.records import Judgement
@@ -44,7 +46,7 @@ def lines(path: Path, rows: list[Any]) -> Path:
 def test_every_format_by_the_command_line(name: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     pile_of(name, tmp_path)
     file, store = tmp_path / (f"{name}.csv" if name in SHEETS else f"{name}.jsonl"), str(tmp_path / "s.sqlite")
-    forced = ["--format", name] if name == "alpaca-preference" else []
+    forced = ["--format", name] if name in UNTOLD else []
     assert call("import", store, str(file), *forced) == 0
     assert f"({name}) into campaign {name.partition('.')[0]} of sqlite:///" in capfdbinary.readouterr().out.decode()
     assert call("export", store, "--format", name) == 0
@@ -175,7 +177,7 @@ def through(store: str, file: str, name: str, tmp_path: Path, *options: str) -> 
     assert call("export", store, "--campaign", campaign, "--format", name, "--out", str(tmp_path / campaign)) == 0
     with (tmp_path / campaign).open(encoding="utf-8") as out:
         back = [json.loads(line) for line in out]
-    return [row for _, row in formats.rows(path)], back
+    return [row for _, row in rows_of(path)], back
 
 
 @needs_data
@@ -208,6 +210,60 @@ def test_real_files_go_in_and_come_out_exactly(
     assert kept == after
     said = {"hh": "both answers are the same", "alpaca-ranked": "fewer than two different answers"}.get(name, "")
     assert (f"left out: {said} ({left_out})" in told) == bool(left_out)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("file", "name", "wanted", "rows"),
+    [
+        ("dolly-15k/databricks-dolly-15k.jsonl.gz", None, "demonstrations", 15_011),
+        ("gsm8k/train.jsonl.gz", None, "demonstrations", 7_473),
+        ("gsm8k/test.jsonl.gz", None, "demonstrations", 1_319),
+        ("gsm8k/test_socratic.jsonl.gz", None, "demonstrations", 1_319),
+        ("gsm8k/example_model_solutions.jsonl.gz", "prompts", "prompts", 1_319),
+        ("self-instruct/seed_tasks.jsonl", "prompts", "prompts", 175),
+        ("llms-from-scratch/instruction-data.json", None, "demonstrations", 1_100),
+        ("llms-from-scratch/instruction-data-with-preference.json.gz", "alpaca", "demonstrations", 1_100),
+        ("llms-from-scratch/instruction-data-with-preference.json.gz", "alpaca-preference", "rankings", 1_100),
+        ("oasst-samples/oaast_sft_zh.json.gz", None, "demonstrations", 689),
+        ("oasst-samples/oaast_rm_zh.json.gz", None, "rankings", 775),
+        ("oasst-samples/en_100_tree.jsonl.gz", None, "rankings", 100),
+        ("oasst-samples/en_100_message.jsonl.gz", None, "rankings", 100),
+        ("hh-rlhf/helpful-base/test.jsonl.gz", None, "rankings", 2_354),
+        ("hh-rlhf/harmless-base/test.jsonl.gz", None, "rankings", 2_312),
+        ("stackexchange-beer/ranked_answers.jsonl.gz", None, "rankings", 388),
+    ],
+)
+def test_a_stage_reads_of_a_real_file_what_an_import_does(
+    file: str, name: str | None, wanted: str, rows: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a run what says the same is one, and what nobody ranked is no ranking; the rest is as many, and the same."""
+    path, store = Path(DATA or "") / file, str(tmp_path / "s.sqlite")
+    assert call("import", store, str(path), *(("--format", name) if name else ())) == 0
+    told = {"demonstrations": runs.demonstrations, "prompts": runs.prompts, "rankings": runs.rankings}[wanted](path)
+    assert told.rows == rows and f"{rows:,} rows ({told.form})" in capsys.readouterr().out
+    with open_store(f"sqlite:///{store}") as kept:
+        (campaign,) = kept.campaigns()
+        prompts = {prompt.id: prompt for prompt in kept.prompts(campaign)}
+        texts = {response.id: response.text for response in kept.responses(campaign)}
+        imported = collections.Counter(
+            (prompts[j.prompt_id].messages, tuple((texts[id_], rank) for id_, rank in j.ranks.items()))
+            for j in kept.judgements(campaign)
+        )
+        demonstrations = {d.messages for d in kept.demonstrations(campaign)}
+    texts = {response.id: response.text for response in told.responses}
+    asked = {prompt.id: prompt for prompt in told.prompts}
+    if wanted == "demonstrations":
+        assert {d.messages for d in told.demonstrations} == demonstrations and demonstrations
+        assert len(told.demonstrations) == len(demonstrations)
+    elif wanted == "prompts":
+        assert len(told.prompts) == len(prompts) == rows
+        assert [p.messages for p in told.prompts] == [p.messages for p in prompts.values()]
+    else:
+        assert imported == collections.Counter(
+            (asked[j.prompt_id].messages, tuple((texts[id_], rank) for id_, rank in j.ranks.items()))
+            for j in told.judgements
+        )
 
 
 @needs_data

@@ -9,9 +9,9 @@ from palate.errors import BadInput
 from palate.feedback import demonstrations
 from palate.feedback.alike import Alike, likeness, pairs
 from palate.feedback.demonstrations import HOLD_SECONDS, Shelf, next_to_review
-from palate.feedback.formats import make_prompt
 from palate.feedback.store import Store, open_store
 from palate.feedback.tables import DEMONSTRATIONS, REVIEWS
+from palate.feedback.words import make_prompt
 from palate.records import Demonstration, conversation
 
 C = "run:write"

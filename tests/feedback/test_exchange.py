@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from feedback.written import ROWS, SHEETS, assistant, node, order, rated, user
+from feedback.written import ROWS, SHEETS, UNTOLD, assistant, node, order, rated, user
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.errors import BadInput
-from palate.feedback import demonstrations, exchange, turns
+from palate.feedback import demonstrations, exchange
 from palate.feedback.campaigns import Settings, decide
-from palate.feedback.exchange import sheets, stored
+from palate.feedback.exchange import sheets, stored, turns
 from palate.feedback.exchange.pile import Pile
 from palate.feedback.store import open_store
 from palate.feedback.tables import AUDIT
@@ -58,7 +58,7 @@ def pile_of(name: str, folder: Path) -> tuple[str, Pile]:
     """What the fixture of a format is read as, the format told by itself."""
     if name in SHEETS:
         return exchange.read_file(sheet(folder / f"{name}.csv", SHEETS[name]))
-    forced = name if name == "alpaca-preference" else None
+    forced = name if name in UNTOLD else None
     return exchange.read_file(lines(folder / f"{name}.jsonl", ROWS[name]), forced)
 
 
@@ -272,16 +272,19 @@ def test_a_conversation_is_a_tree_and_a_tree_a_conversation(tmp_path: Path) -> N
 
 
 def test_roles_and_contents_that_we_do_not_have_are_counted(tmp_path: Path) -> None:
-    _, told = dropped(
+    pile, told = dropped(
         tmp_path, "messages", {"messages": [user("Hi?"), assistant("a")]},
         {"messages": [user("Hi?"), {"role": "tool", "content": "4"}, assistant("a")]},
         {"messages": [user("Hi?"), {"role": "assistant", "content": None, "tool_calls": []}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, assistant("a")]},
-        {"messages": [assistant("a"), user("Hi?")]},
+        {"messages": [assistant("a"), user("Hi?")]}, {"messages": [user("Hi?"), {"role": "system", "content": "x"}]},
+        {"messages": [user("Hi?"), assistant(" ")]}, {"messages": [user(""), assistant("a")]},
     )  # fmt: skip
     assert told == {
-        "a turn of the role 'tool'": 1, "a turn that is no text": 2, "the last turn is not the assistant's": 1
+        "a turn of the role 'tool'": 1, "a turn that is no text": 2, "the last turn is not the assistant's": 1,
+        "an empty answer": 1, "an empty question": 1,
     }  # fmt: skip
+    assert len(pile.demonstrations) == 1 and [p.messages[-1].content for p in pile.prompts.values()] == ["Hi?"]
 
 
 # --- refused ---------------------------------------------------------------------------------------------------------
@@ -296,6 +299,7 @@ def test_roles_and_contents_that_we_do_not_have_are_counted(tmp_path: Path) -> N
         ({"prompt": [user("a")], "completion": "b"}, "no format has these keys"),
         ({"conversations": [], "chosen": {}, "rejected": {}}, "no format has these keys"),
         ({"text": "a"}, "no format has these keys"),
+        ({"question": "a", "context": "b", "answer": "c"}, "no format has these keys"),
         ({}, "no format has these keys"),
         ({"messages": [5]}, "a message is an object with role and content"),
         ({"messages": []}, "there is no message in it"),
@@ -338,6 +342,29 @@ def test_ambiguous_rows_are_read_once_their_format_is_named(tmp_path: Path) -> N
         exchange.read_file(path, "alpaka")
     with pytest.raises(BadInput, match="not of the format messages"):
         exchange.read_file(path, "messages")
+    path = lines(tmp_path / "p.jsonl", [{"prompt": "1 + 1?", "question": "2 + 2?"}])
+    with pytest.raises(BadInput, match=r"p\.jsonl:1: .* which is asked, prompt or question\?"):
+        exchange.read_file(path, "prompts")
+    with pytest.raises(BadInput, match=r"p\.jsonl:1: .* none of prompt, question, instruction is there"):
+        exchange.read_file(lines(tmp_path / "p.jsonl", [{"text": "1 + 1?"}]), "prompts")
+
+
+def test_ambiguous_rows_are_what_their_reader_takes_them_for(tmp_path: Path) -> None:
+    """A recipe names a file as demonstrations, as prompts or as rankings; what is left open by that is refused."""
+    both = lines(tmp_path / "r.jsonl", [{"instruction": "a", "output": "b", "chosen": "b", "rejected": "c"}] * 2)
+    for wanted, name in (("demonstrations", "alpaca"), ("prompts", "alpaca"), ("rankings", "alpaca-preference")):
+        assert exchange.read_into(Pile(), both, wanted=wanted) == name
+    asked = lines(tmp_path / "p.jsonl", [{"prompt": "a", "answer": "b"}, {"prompt": "c"}])
+    assert exchange.read_into(Pile(), asked, wanted="prompts") == "prompts"
+    for wanted in ("demonstrations", "rankings"):
+        with pytest.raises(BadInput, match=r"p\.jsonl:1: no format has these keys \(prompt, answer\)"):
+            exchange.read_into(Pile(), asked, wanted=wanted)
+    several = lines(tmp_path / "s.jsonl", [{"instruction": "a", "output": ["b", "c"], "chosen": "b", "rejected": "c"}])
+    with pytest.raises(BadInput, match="could be alpaca-ranked or alpaca-preference"):
+        exchange.read_into(Pile(), several, wanted="rankings")
+    mixed = lines(tmp_path / "m.jsonl", [{"prompt": "c"}, {"prompt": "a", "completion": "b"}])
+    with pytest.raises(BadInput, match=r"m\.jsonl:2: the lines before are of the format prompts"):
+        exchange.read_into(Pile(), mixed, wanted="prompts")
 
 
 def test_a_line_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from palate.errors import BadInput
-from palate.feedback import campaigns, demonstrations, exchange, formats, split, statistics
+from palate.feedback import campaigns, demonstrations, exchange, split, statistics
+from palate.feedback.exchange import runs
 from palate.feedback.exchange.pile import Pile
+from palate.feedback.exchange.runs import Taken
 from palate.feedback.store import append_records, open_store
 from palate.feedback.tables import PROMPTS
 from palate.records import Demonstration, Judgement, Prompt, Response, conversation
@@ -93,22 +95,23 @@ def test_whole_families_move() -> None:
 
 def test_our_own_format_comes_back_exactly(tmp_path: Path) -> None:
     given = judgement("1", "x", a=1, b=2, c=2)
-    one = formats.Comparison(PROMPT, tuple(RESPONSES), (given,))
     pile = Pile(prompts={"p": PROMPT}, judgements={"1": given})
     for response in RESPONSES:
         pile.add_response(response)
     (tmp_path / "k.jsonl").write_text("".join(exchange.lines_of(pile, "palate")))
-    assert list(formats.read_comparisons(tmp_path / "k.jsonl")) == [one]
+    told = runs.rankings(tmp_path / "k.jsonl")
+    assert (told.prompts, told.responses, told.judgements) == ((PROMPT,), tuple(RESPONSES), (given,))
     pairs = list(exchange.lines_of(pile, "trl-preference"))
     assert len(pairs) == 2
     (tmp_path / "t.jsonl").write_text("".join(pairs))
-    assert {len(c.responses) for c in formats.read_comparisons(tmp_path / "t.jsonl")} == {2}
+    told = runs.rankings(tmp_path / "t.jsonl")
+    assert [len(j.ranks) for j in told.judgements] == [2, 2] and len(told.responses) == 3
 
 
-def read_one(tmp_path: Path, row: object) -> list[formats.Comparison]:
+def read_one(tmp_path: Path, row: object) -> Taken:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    return list(formats.read_comparisons(path))
+    return runs.rankings(path)
 
 
 def test_outputs_in_order_best_first(tmp_path: Path) -> None:
@@ -116,27 +119,34 @@ def test_outputs_in_order_best_first(tmp_path: Path) -> None:
         "instruction": "And then?", "input": "At night.", "output": ["sleep", "eat", "sleep", "run"],
         "history": [["What by day?", "Work."]], "lang": "en",
     }  # fmt: skip
-    (one,) = read_one(tmp_path, row)
-    assert one.prompt.messages == conversation("What by day?", "Work.", "And then?\n\nAt night.")
-    assert one.prompt.extra == {"lang": "en"}
+    one = read_one(tmp_path, row)
+    assert one.prompts[0].messages == conversation("What by day?", "Work.", "And then?\n\nAt night.")
+    assert one.judgements[0].extra == {"lang": "en"} and one.prompts[0].extra == {}
     assert [r.text for r in one.responses] == ["sleep", "eat", "run"]
     assert list(one.judgements[0].ranks.values()) == [1, 2, 3]
-    assert read_one(tmp_path, {**row, "output": ["sleep", "sleep"]}) == []
-    for key, value in (("output", "sleep"), ("output", ["a", 1]), ("history", [["What?"]]), ("input", 5)):
-        with pytest.raises(BadInput, match=r"rows\.jsonl:1: not a comparison"):
+    with pytest.raises(BadInput, match=r"none of its 1 rows .* fewer than two different answers \(1\)"):
+        read_one(tmp_path, {**row, "output": ["sleep", "sleep"]})
+    for key, value in (("output", ["a", 1]), ("history", [["What?"]]), ("input", 5)):
+        with pytest.raises(BadInput, match=r"rows\.jsonl:1: not of the format alpaca-ranked"):
             read_one(tmp_path, {**row, key: value})
+    with pytest.raises(BadInput, match=r"none of its 1 rows \(alpaca\) holds rankings: a demonstration"):
+        read_one(tmp_path, {**row, "output": "sleep"})
 
 
 def test_votes_are_ranks_and_as_many_are_a_tie(tmp_path: Path) -> None:
-    answers = [{"text": text, "score": score, "accepted": text == "b"} for text, score in zip("abcd", (1, 5, 1, -2))]
-    (one,) = read_one(tmp_path, {"id": 3, "title": "Which?", "body": "Of these.", "answers": answers})
-    assert one.prompt.messages == conversation("Which?\n\nOf these.")
+    scores = (1, 5, 1, -2, 7)
+    answers = [{"text": text, "score": score, "accepted": text == "b"} for text, score in zip("abcda", scores)]
+    one = read_one(tmp_path, {"id": 3, "title": "Which?", "body": "Of these.", "answers": answers})
+    assert one.prompts[0].messages == conversation("Which?\n\nOf these.") and one.prompts[0].extra == {"id": 3}
     assert [r.text for r in one.responses] == ["a", "b", "c", "d"]
+    assert list(one.judgements[0].ranks.values()) == [1, 2, 3, 4], "an answer that stands twice has its better place"
+    assert one.responses[1].extra == {"score": 5, "accepted": True}
+    one = read_one(tmp_path, {"title": "Which?", "answers": answers[:4]})
     assert list(one.judgements[0].ranks.values()) == [2, 1, 2, 4]
-    assert one.prompt.extra == {"id": 3, "answers": answers}  # votes, and which was accepted
-    assert read_one(tmp_path, {"title": "Which?", "answers": answers[:1]}) == []
-    for wrong in ([{"text": "a", "score": 1.5}], [{"text": "a"}], [{"score": 1}], ["a"], "a"):
-        with pytest.raises(BadInput, match=r"rows\.jsonl:1: not a comparison"):
+    with pytest.raises(BadInput, match="fewer than two different answers"):
+        read_one(tmp_path, {"title": "Which?", "answers": answers[:1]})
+    for wrong in ([{"text": "a", "score": 1.5}], [{"text": "a"}], [{"score": 1}], ["a"]):
+        with pytest.raises(BadInput, match=r"rows\.jsonl:1: not of the format stackexchange"):
             read_one(tmp_path, {"title": "Which?", "answers": wrong})
 
 
@@ -145,19 +155,17 @@ def test_real_files() -> None:
     if not data:
         pytest.skip("PALATE_DATA is not set")
     dolly = next((Path(data) / "dolly-15k").glob("*.jsonl*"))
-    assert sum(1 for _ in formats.read_demonstrations(dolly)) > 14_000
+    assert len(runs.demonstrations(dolly).demonstrations) == 14_996, "15 of them stand there twice"
     for path in sorted((Path(data) / "hh-rlhf").rglob("*.gz")):
-        comparisons = list(formats.read_comparisons(path))
-        assert len(comparisons) > 2_000
-        assert all(c.prompt.messages[-1].role == "user" for c in comparisons)
+        told = runs.rankings(path)
+        assert len(told.judgements) > 2_000 and all(prompt.messages[-1].role == "user" for prompt in told.prompts)
     for name, count, most in (
         ("oasst-samples/en_100_tree.jsonl.gz", 212, 9),
         ("oasst-samples/oaast_rm_zh.json.gz", 772, 10),
         ("stackexchange-beer/ranked_answers.jsonl.gz", 388, 33),
     ):
-        comparisons = list(formats.read_comparisons(Path(data) / name))
-        assert len(comparisons) == count
-        assert max(len(c.responses) for c in comparisons) == most
+        told = runs.rankings(Path(data) / name)
+        assert len(told.judgements) == count and max(len(j.ranks) for j in told.judgements) == most
 
 
 def lines(tmp_path: Path, *rows: object) -> Path:
@@ -171,28 +179,44 @@ def test_a_question_with_its_solution_is_a_demonstration_and_a_prompt_with_its_a
     path = lines(
         tmp_path, {"question": "How many?", "answer": solution, "level": 3}, {"question": "Who?", "answer": "Ada"}
     )
-    first, second = formats.read_demonstrations(path)
+    first, second = runs.demonstrations(path).demonstrations
     assert first.messages == conversation("How many?", solution)
     assert first.extra == {"level": 3, "answer": "1,024"} and second.extra == {"answer": "Ada"}
-    asked, other = formats.read_prompts(path)
+    asked, other = runs.prompts(path).prompts
     assert asked.messages == conversation("How many?") and asked.family == first.family
     assert (asked.extra, other.extra) == (first.extra, second.extra)
 
 
 def test_a_prompt_keeps_the_right_answer_and_whatever_else_stands_beside_it(tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "1 + 1?"}]
-    found = list(formats.read_prompts(lines(
-        tmp_path, {"prompt": "1 + 1?", "answer": "2", "category": "sums"}, {"prompt": turns, "answer": 2},
-        {"messages": [*turns, {"role": "assistant", "content": "3"}], "answer": "so\n#### 2", "level": 1},
-        {"instruction": "Add.", "input": "1 1"}, {"prompt": "1 + 1?", "answer": None},
-    )))  # fmt: skip
-    assert [p.extra for p in found] == [
-        {"answer": "2"}, {"answer": 2}, {"answer": "so\n#### 2", "level": 1}, {"input": "1 1"}, {"answer": None}
+    files = [
+        [{"prompt": "1 + 1?", "answer": "2", "category": "sums"}, {"prompt": turns, "answer": 2}, {"prompt": "1 + 1?"}],
+        [{"messages": [*turns, {"role": "assistant", "content": "3"}], "answer": "so\n#### 2"}, {"messages": turns}],
+        [{"question": "1 + 1?", "answer": "so\n#### 2", "level": 1}, {"question": "1 + 1?", "answer": None}],
+        [{"instruction": "Add.", "input": "1 1"}, {"instruction": "Add.", "context": "1 1"}],
+        [{"instruction": "Add.", "context": "1 1", "response": "2", "category": "sums"}],
+        [{"chosen": hh("1 + 1?", "2"), "rejected": hh("1 + 1?", "3")}],
+        [{"instruction": "Add.", "input": "1 1", "output": "", "chosen": "2", "rejected": "3", "answer": 2}],
+    ]
+    found = [runs.prompts(lines(tmp_path, *rows)).prompts for rows in files]
+    assert [[p.extra for p in prompts] for prompts in found] == [
+        [{"answer": "2", "category": "sums"}, {"answer": 2}, {}], [{"answer": "so\n#### 2"}, {}],
+        [{"answer": "2", "level": 1}, {"answer": None}], [{}, {}], [{}], [{}],
+        [{"answer": 2, "chosen": "2", "rejected": "3"}],
     ]  # fmt: skip
-    assert [p.messages for p in found[:3]] == [conversation("1 + 1?")] * 3 and found[0].skill == "sums"
+    asked = [conversation("1 + 1?"), conversation("Add.\n\n1 1")]
+    assert [{p.messages for p in prompts} for prompts in found] == [{asked[n]} for n in (0, 0, 0, 1, 1, 0, 1)]
+    assert [found[n][0].skill for n in (0, 1, 4)] == ["sums", "", "sums"]
+    assert len({p.id for prompts in found for p in prompts}) == 2, "the same words are the same prompt"
     for wrong in ({"question": 5, "answer": "2"}, {"question": None}, {"answer": "2"}, {"prompt": None}):
-        with pytest.raises(BadInput, match=r"rows\.jsonl:1.*not a prompt"):
-            list(formats.read_prompts(lines(tmp_path, wrong)))
+        with pytest.raises(BadInput, match=r"rows\.jsonl:1.*no format has these keys"):
+            runs.prompts(lines(tmp_path, wrong))
+    with pytest.raises(BadInput, match=r"none of its 1 rows \(prompts\) holds prompts: an empty prompt"):
+        runs.prompts(lines(tmp_path, {"prompt": " "}))
+
+
+def hh(question: str, answer: str) -> str:
+    return f"\n\nHuman: {question}\n\nAssistant: {answer}"
 
 
 def test_judgements_are_counted_by_whether_people_gave_them(store_url: str) -> None:

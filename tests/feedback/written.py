@@ -61,6 +61,7 @@ ROWS: dict[str, list[Row]] = {
             ],
             "tools": [], "parallel_tool_calls": False,
         },
+        {"messages": [user("A dinner?", name="Bo")]},
     ],
     "sharegpt": [
         {"id": "x1", "conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Hello."}]},
@@ -77,6 +78,8 @@ ROWS: dict[str, list[Row]] = {
         {"instruction": "Say it.", "output": "It.", "lang": "en"},
         {"instruction": "Say it.", "input": None, "output": "It.", "system": "", "history": []},
         {"instruction": "And?", "input": "x\n\ny", "output": "So.", "system": "Kind.", "history": [["Hi?", "Hello."]]},
+        {"instruction": " Say it. ", "input": "\n", "output": "It."},
+        {"instruction": "", "input": "\nthis ", "output": "It."},
     ],
     "alpaca-ranked": [
         {"instruction": "A dinner?", "input": "", "output": ["soup", "bread", "soup", "air"], "history": []},
@@ -90,6 +93,16 @@ ROWS: dict[str, list[Row]] = {
         {"instruction": "A dinner?", "context": "", "response": "Soup.", "category": "open_qa"},
         {"instruction": "Which?", "context": "Soup [1]\n\nis hot.", "response": "Soup.", "category": ""},
         {"instruction": "Which?", "response": "Soup.", "system": "kept"},
+    ],
+    "gsm8k": [
+        {"question": "How many?", "answer": "1 + 1 = <<1+1=2>>2\n#### 2"},
+        {"question": "Who?", "answer": "Ada ", "level": 1},
+    ],
+    "prompts": [
+        {"prompt": "1 + 1?", "answer": 2, "category": "sums"}, {"prompt": HI, "answer": "Soup."}, {"prompt": "Hi?"},
+        {"question": "1 + 1?", "answer": "so\n#### 2"}, {"question": "1 + 1?", "answer": "2 ", "x": None},
+        {"instruction": "Add.", "input": "1 1", "system": "Be brief."}, {"instruction": "Add. ", "context": "1 1"},
+        {"instruction": "Say it.", "answer": "It."}, {"instruction": "Add.", "instances": [{"input": "1 1"}]},
     ],
     "trl-prompt": [{"prompt": HI}, {"prompt": HI, "skill": 3}, {"prompt": [user("Hi?", name="Bo")]}, {"prompt": HI}],
     "trl-prompt-text": [{"prompt": "Hi?"}, {"prompt": "Hi?"}, {"prompt": "1 + 1?", "level": 2}],
@@ -202,6 +215,7 @@ ROWS: dict[str, list[Row]] = {
                 role="prompter",
             ),
         },
+        node("12", "Alone?", node("13", "a", rank=0), node("14", "b", rank=1), role="prompter", parent_id=None),
     ],
     "stackexchange": [
         {
@@ -245,6 +259,8 @@ ROWS: dict[str, list[Row]] = {
     ],
 }  # fmt: skip
 """A row of Palate's own is made of records in the test."""
+UNTOLD = ("alpaca-preference", "prompts")
+"""Formats that have to be named, since their rows could be something else."""
 
 SHEETS: dict[str, list[list[str]]] = {
     "csv": [

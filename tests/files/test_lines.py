@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from palate import metrics
 from palate.errors import BadInput, BrokenArtifact, PalateError
-from palate.feedback import formats
+from palate.feedback.exchange import rows as rows_of
+from palate.feedback.exchange import runs
 from palate.records import (
     Demonstration,
     Document,
@@ -78,12 +79,13 @@ DEMONSTRATIONS: list[dict[str, Any]] = [
     {"prompt": "one", "completion": "two"},
     {"prompt": TURNS[:1], "completion": TURNS[1:], "more": {"deep": [1, 2.5, None]}},
     {"question": "1 + 1?", "answer": "It is 1 + 1 = 2.\n#### 2"},
+    {"demonstration": {"id": "d", "messages": TURNS, "family": "f", "skill": "greet"}},
 ]
 PROMPTS: list[dict[str, Any]] = [
     {"prompt": "one?"},
     {"prompt": TURNS[:1]},
     {"messages": TURNS},
-    {"instruction": "do", "category": "c"},
+    {"instruction": "do", "context": "this", "category": "c"},
     {"question": "1 + 1?", "answer": "2"},
     {"prompt": "2 + 2?", "answer": 4, "level": ["easy"]},
 ]
@@ -106,11 +108,33 @@ COMPARISONS: list[dict[str, Any]] = [
     },
 ]  # fmt: skip
 
+
+def ranked(path: Path) -> list[Record]:
+    """What a run takes of rankings, in the order of the judgements."""
+    told = runs.rankings(path)
+    prompts = {prompt.id: prompt for prompt in told.prompts}
+    return [
+        record
+        for j in told.judgements
+        for record in (prompts[j.prompt_id], *(r for r in told.responses if r.prompt_id == j.prompt_id), j)
+    ]
+
+
 FOREIGN: dict[str, tuple[list[dict[str, Any]], Callable[[Path], list[Any]]]] = {
-    "demonstrations": (DEMONSTRATIONS, lambda path: list(formats.read_demonstrations(path))),
-    "prompts": (PROMPTS, lambda path: list(formats.read_prompts(path))),
-    "comparisons": (COMPARISONS, lambda path: list(formats.read_comparisons(path))),
+    "demonstrations": (DEMONSTRATIONS, lambda path: list(runs.demonstrations(path).demonstrations)),
+    "prompts": (PROMPTS, lambda path: list(runs.prompts(path).prompts)),
+    "comparisons": (COMPARISONS, ranked),
 }
+ALIKE: dict[str, list[dict[str, Any]]] = {
+    "demonstrations": [
+        {"messages": [{"role": "user", "content": f"hi {n}"}, TURNS[1]], "skill": "greet", "n": n} for n in range(21)
+    ],
+    "prompts": [{"prompt": f"{n} + {n}?", "answer": 2 * n} if n % 3 else {"prompt": f"hi {n}?"} for n in range(21)],
+    "comparisons": [
+        {"prompt": f"p{n}", "responses": ["a", "b", "c"], "ranks": [2, 1, 2], "annotator": "x"} for n in range(21)
+    ],
+}
+"""A file is of one format."""
 
 
 def lines(rows: list[Any]) -> bytes:
@@ -140,9 +164,9 @@ def test_our_records(kind: type[Record], times: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FOREIGN)
 @pytest.mark.parametrize("ending", ["jsonl", "json", "jsonl.gz", "jsonl.xz"])
 def test_files_of_other_programs(name: str, ending: str, times: int, tmp_path: Path) -> None:
-    rows, load = FOREIGN[name]
+    rows, load = ALIKE[name], FOREIGN[name][1]
     path = tmp_path / f"theirs.{ending}"
-    good = json.dumps(rows * 3).encode() if ending == "json" else lines(rows * 3)
+    good = json.dumps(rows).encode() if ending == "json" else lines(rows)
     if ending.endswith("gz"):
         good = gzip.compress(good, mtime=0)
     elif ending.endswith("xz"):
@@ -174,7 +198,7 @@ def test_a_column_that_json_does_not_know(tmp_path: Path) -> None:
     when, price = datetime.datetime(2024, 1, 2, tzinfo=datetime.UTC), Decimal("1.5")
     row = {"instruction": "i", "output": "o", "at": when, "price": price, "raw": b"\xff"}
     pq.write_table(pa.Table.from_pylist([row]), path)
-    found = list(formats.read_demonstrations(path))
+    found = list(runs.demonstrations(path).demonstrations)
     write_jsonl(tmp_path / "d.jsonl", found)
     assert list(read_jsonl(tmp_path / "d.jsonl", Demonstration)) == found
     assert found[0].extra["price"] == "1.5"
@@ -185,7 +209,7 @@ def test_a_table_whose_text_is_not_utf8(tmp_path: Path) -> None:
     bad = pa.array([b"caf\xe9"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"instruction": bad, "output": ["o"]}), path)
     with pytest.raises(BadInput, match=r"t\.parquet"):
-        list(formats.read_demonstrations(path))
+        runs.demonstrations(path)
 
 
 # --- every odd line --------------------------------------------------------------------------------------------------
@@ -215,22 +239,22 @@ def test_an_odd_line_is_told_with_its_number(odd: bytes, told: str, tmp_path: Pa
     path = tmp_path / "p.jsonl"
     good = lines([RECORDS[Prompt][0].to_json()])
     path.write_bytes(good + b"\n  \n" + odd + b"\n" + good)
-    for read in (lambda: list(read_jsonl(path, Prompt)), lambda: list(formats.rows(path))):
+    for read in (lambda: list(read_jsonl(path, Prompt)), lambda: list(rows_of.rows(path))):
         with pytest.raises(BadInput, match=rf"p\.jsonl:4: .*{told}") as caught, at_most(5):
             read()
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_mark_carriage_returns_and_empty_lines_are_no_damage(tmp_path: Path) -> None:
-    rows = DEMONSTRATIONS
+    rows = ALIKE["demonstrations"]
     plain, windows = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
     plain.write_bytes(lines(rows))
     windows.write_bytes(b"\xef\xbb\xbf" + lines(rows).replace(b"\n", b"\r\n\r\n"))
-    one, two = (list(formats.read_demonstrations(path)) for path in (plain, windows))
-    assert [d.messages for d in one] == [d.messages for d in two] and len(one) == 7
+    one, two = (runs.demonstrations(path).demonstrations for path in (plain, windows))
+    assert [d.messages for d in one] == [d.messages for d in two] and len(one) == 21
     array = tmp_path / "c.json"
     array.write_bytes(b"\xef\xbb\xbf \r\n" + json.dumps(rows, indent=1).encode())
-    assert [d.messages for d in formats.read_demonstrations(array)] == [d.messages for d in one]
+    assert [d.messages for d in runs.demonstrations(array).demonstrations] == [d.messages for d in one]
 
 
 def test_an_array_of_what_are_no_objects(tmp_path: Path) -> None:
@@ -238,7 +262,7 @@ def test_an_array_of_what_are_no_objects(tmp_path: Path) -> None:
     for content in (b'[{"prompt": "a"}, 5]', b"[[]]", b"[" * 20_000, b'[{"prompt": "\\ud800"}]', b"[NaN]"):
         path.write_bytes(content)
         with pytest.raises(BadInput, match=r"a\.json"):
-            list(formats.read_prompts(path))
+            runs.prompts(path)
 
 
 def test_a_deep_tree_of_replies(tmp_path: Path) -> None:
@@ -253,11 +277,12 @@ def test_a_deep_tree_of_replies(tmp_path: Path) -> None:
 
     path = tmp_path / "trees.jsonl"
     path.write_bytes(tree(31))
-    assert list(formats.read_comparisons(path)) == []
+    with pytest.raises(BadInput, match=r"none of its 1 rows \(oasst\) holds rankings"):
+        runs.rankings(path)
     for depth in (333, 3001):
         path.write_bytes(tree(depth))
         with pytest.raises(BadInput, match=r"trees\.jsonl:1"):
-            list(formats.read_comparisons(path))
+            runs.rankings(path)
 
 
 # --- wrong values ----------------------------------------------------------------------------------------------------
@@ -352,16 +377,13 @@ def test_a_row_with_a_wrong_value(name: str, times: int, tmp_path: Path) -> None
             path.write_bytes(lines([changed(row, place, value, how)]))
             got = outcome(load, path, path.read_text())
             if isinstance(got, PalateError):
-                assert "r.jsonl:1" in str(got) and "\n" not in str(got) and len(str(got)) < 700
+                assert "r.jsonl" in str(got) and "\n" not in str(got) and len(str(got)) < 900
+                assert "r.jsonl:1" in str(got) or "none of its 1 rows" in str(got)
             else:
                 assert isinstance(got, list)
                 for found in got:
-                    records = (
-                        [found] if isinstance(found, Record) else [found.prompt, *found.responses, *found.judgements]
-                    )
-                    for record in records:
-                        write_jsonl(tmp_path / "again.jsonl", [record])
-                        assert list(read_jsonl(tmp_path / "again.jsonl", type(record))) == [record]
+                    write_jsonl(tmp_path / "again.jsonl", [found])
+                    assert list(read_jsonl(tmp_path / "again.jsonl", type(found))) == [found]
 
         one()
 
@@ -418,7 +440,7 @@ def test_two_people_who_rank_the_same_answers_are_two_judgements(tmp_path: Path)
     row = {"prompt": "p", "responses": ["a", "b"], "ranks": [1, 2]}
     rows = [{**row, "annotator": "x"}, {**row, "annotator": "y"}, {**row, "annotator": "x", "ranks": [2, 1]}]
     path.write_bytes(lines([*rows, rows[0]]))
-    _, _, judgements = rank._from_files([path], seed=0)
+    judgements = runs.rankings(path).judgements
     assert [j.annotator for j in judgements] == ["x", "y", "x"], "the same line twice is one judgement"
 
 
@@ -442,7 +464,7 @@ def test_ids_and_numbers_that_do_not_belong(place: tuple[Any, ...], value: Any, 
     path = tmp_path / "k.jsonl"
     path.write_bytes(lines([K_WAY, changed(K_WAY, place, value, "new")]))
     with pytest.raises(BadInput, match=rf"k\.jsonl:2: .*{told}"):
-        list(formats.read_comparisons(path))
+        runs.rankings(path)
 
 
 @pytest.mark.parametrize(
@@ -450,9 +472,13 @@ def test_ids_and_numbers_that_do_not_belong(place: tuple[Any, ...], value: Any, 
                          (("judgements", 0, "ranks"), {"s": 2, "r": 1})]
 )  # fmt: skip
 def test_the_same_id_for_two_records_of_a_file(place: tuple[Any, ...], value: Any, tmp_path: Path) -> None:
-    path = tmp_path / "k.jsonl"
+    path, other = tmp_path / "k.jsonl", tmp_path / "other.jsonl"
     path.write_bytes(lines([K_WAY, K_WAY]))
-    assert len(rank._from_files([path], seed=0)[2]) == 1
+    taken = {"k.jsonl": runs.rankings(path)}
+    assert len(rank._together(taken, seed=0)[2]) == 1
+    other.write_bytes(lines([changed(K_WAY, place, value, "new")]))
+    with pytest.raises(BadInput, match=r"^other\.jsonl: .*has the id of another"):
+        rank._together(taken | {"other.jsonl": runs.rankings(other)}, seed=0)
     path.write_bytes(lines([K_WAY, changed(K_WAY, place, value, "new")]))
-    with pytest.raises(BadInput, match=r"k\.jsonl.*the same id"):
-        rank._from_files([path], seed=0)
+    with pytest.raises(BadInput, match=r"k\.jsonl:2: .*another record has the id"):
+        runs.rankings(path)

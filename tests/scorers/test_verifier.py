@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from palate.errors import ScorerFailed
-from palate.feedback import formats
+from palate.feedback.exchange import runs
 from palate.records import Prompt, conversation
 from palate.scorers.verifier import final_number, normalised, verifier
 
@@ -134,8 +134,7 @@ def test_agrees_with_the_verdicts_of_gsm8ks_authors() -> None:
 @pytest.mark.parametrize(("name", "count"), [("train", 7473), ("test", 1319)])
 def test_gsm8k_is_read_and_its_own_solutions_are_right(name: str, count: int) -> None:
     path = Path(str(DATA)) / "gsm8k" / f"{name}.jsonl.gz"
-    demonstrations = list(formats.read_demonstrations(path))
-    prompts = list(formats.read_prompts(path))
+    demonstrations, prompts = runs.demonstrations(path).demonstrations, runs.prompts(path).prompts
     assert len(demonstrations) == len(prompts) == count
     assert all(d.extra["answer"] == p.extra["answer"] for d, p in zip(demonstrations, prompts, strict=True))
     solutions = [d.messages[-1].content for d in demonstrations]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from feedback.written import ROWS
 from tests_small import small_recipe
 
 from palate import flow
@@ -112,27 +113,73 @@ def test_people_without_a_number() -> None:
         small_recipe('rank.by=["people"]')
 
 
-def ranked_from(tmp_path: Path, small_run: Made, lines: list[object]) -> Workspace:
-    path = tmp_path / "theirs.jsonl"
-    path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+def ranked_from(tmp_path: Path, small_run: Made, *files: list[object] | str) -> Workspace:
+    """Run the stage on files of rows, and of text that is a CSV."""
+    paths = []
+    for n, told in enumerate(files):
+        csv = isinstance(told, str)
+        paths.append(tmp_path / f"theirs{n or ''}.{'csv' if csv else 'jsonl'}")
+        paths[-1].write_text(told if csv else "".join(json.dumps(x) + "\n" for x in told))
     workspace = Workspace(tmp_path / "run", parent=small_run[1])
-    flow.run_stage("rank", small_recipe(f'rank.by=["{path}"]'), workspace)
+    flow.run_stage("rank", small_recipe(f"rank.by={json.dumps(list(map(str, paths)))}"), workspace)
     return workspace
 
 
+def rankings_of(workspace: Workspace) -> tuple[dict[str, Prompt], dict[str, Response], list[Judgement]]:
+    folder = workspace.read("rankings")
+    return (
+        {p.id: p for p in read_jsonl(folder / "prompts.jsonl", Prompt)},
+        {r.id: r for r in read_jsonl(folder / "responses.jsonl", Response)},
+        list(read_jsonl(folder / "judgements.jsonl", Judgement)),
+    )
+
+
 def test_files_of_other_formats(tmp_path: Path, small_run: Made) -> None:
-    lines: list[object] = [
-        {"prompt": "p1", "responses": ["a", "b", "c"], "ranks": [2, 1, 2]},
-        {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: go away"},
-        {"prompt": "p2", "chosen": "good", "rejected": "bad"},
-        {"prompt": {"role": "prompter", "text": "q", "replies": [
+    files: list[list[object]] = [
+        [{"prompt": "p1", "responses": ["a", "b", "c"], "ranks": [2, 1, 2]}],
+        [{"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: go away"}],
+        [{"prompt": "p2", "chosen": "good", "rejected": "bad"}],
+        [{"prompt": {"role": "prompter", "text": "q", "replies": [
             {"role": "assistant", "text": "x", "rank": 1, "replies": []},
-            {"role": "assistant", "text": "y", "rank": 0, "replies": []}]}},
+            {"role": "assistant", "text": "y", "rank": 0, "replies": []}]}}],
     ]  # fmt: skip
-    workspace = ranked_from(tmp_path, small_run, lines)
-    judgements = list(read_jsonl(workspace.read("rankings") / "judgements.jsonl", Judgement))
+    judgements = rankings_of(ranked_from(tmp_path, small_run, *files))[2]
     assert [sorted(j.ranks.values()) for j in judgements] == [[1, 2, 2], [1, 2], [1, 2], [1, 2]]
     assert not any(j.simulated for j in judgements)
+
+
+def test_sheets_of_two_people_are_about_the_same_answers(tmp_path: Path, small_run: Made) -> None:
+    head = "prompt,answer_1,answer_2,answer_3,rank_1,rank_2,rank_3,annotator\n"
+    ann, bo = "A dinner?,soup,bread,air,1,2,3,ann\nNow?,x,y,,2,1,,ann\n", "A dinner?,bread,soup,,1,2,,bo\n"
+    nobody = "Later?,x,y,,,,,ann\n"
+    workspace = ranked_from(tmp_path, small_run, head + ann + nobody, head + bo)
+    prompts, responses, judgements = rankings_of(workspace)
+    assert [p.messages for p in prompts.values()] == [conversation("A dinner?"), conversation("Now?")]
+    assert [(j.annotator, {responses[id_].text: rank for id_, rank in j.ranks.items()}) for j in judgements] == [
+        ("ann", {"soup": 1, "bread": 2, "air": 3}), ("ann", {"x": 2, "y": 1}), ("bo", {"bread": 1, "soup": 2}),
+    ]  # fmt: skip
+    assert len(responses) == 5
+    report = json.loads((workspace.read("rankings") / "report.json").read_text())
+    assert [told["left_out"] for told in report["files"].values()] == [{"a row without ranks": 1}, {}]
+    with pytest.raises(BadInput, match=r"theirs\.csv:1: which columns hold answers"):
+        ranked_from(tmp_path, small_run, "prompt,left,right,rank_left,rank_right\na,b,c,1,2\n")
+
+
+def test_what_other_programs_asked_people_and_models(tmp_path: Path, small_run: Made) -> None:
+    """Argilla's rankings of several people, and UltraFeedback's of a model, which are no person's."""
+    workspace = ranked_from(tmp_path, small_run, list(ROWS["argilla"]), list(ROWS["ultrafeedback"]))
+    _, responses, judgements = rankings_of(workspace)
+    told = [(j.annotator, j.simulated, {responses[id_].text: r for id_, r in j.ranks.items()}) for j in judgements]
+    model = "file:theirs1.jsonl"
+    assert told == [
+        ("u1", False, {"Air.": 1, "Soup.": 2}), ("u2", False, {"Soup.": 1, "Air.": 1}),
+        ("u1", False, {"Air.": 1, "Soup.": 2}),
+        (model, True, {"soup": 1, "air": 3, "bread": 2}), (model, True, {"b": 1, "c": 1}),
+    ]  # fmt: skip
+    assert judgements[3].criteria[next(iter(judgements[3].ranks))] == {"helpfulness": 4.0, "accuracy": 5.0}
+    files = list(json.loads((workspace.read("rankings") / "report.json").read_text())["files"].values())
+    assert [(told["format"], told["rows"]) for told in files] == [("argilla", 3), ("ultrafeedback", 2)]
+    assert files[0]["left_out"] == {"a judgement that orders nothing": 1, "a prompt that nobody ranked": 1}
 
 
 def test_an_unknown_answer_is_named(tmp_path: Path, small_run: Made) -> None:

@@ -2,15 +2,18 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests_small import small_recipe
 
 from palate import flow
 from palate import recipe as recipes
 from palate.errors import BadInput, RecipeError
-from palate.feedback import campaigns, demonstrations, formats, place
+from palate.feedback import campaigns, demonstrations, place
 from palate.feedback.campaigns import Settings
 from palate.feedback.store import open_store
+from palate.feedback.words import make_prompt
 from palate.recipe import Recipe
 from palate.records import Demonstration, Prompt, conversation, read_jsonl
 from palate.scorers.verifier import verifier
@@ -28,26 +31,29 @@ def test_splits_do_not_share_a_family(small_run: Made) -> None:
     assert not shown & {p.family for p in prompts if p.split == "test"}
 
 
-def write_from(tmp_path: Path, small_run: Made, lines: list[object]) -> Workspace:
-    """Run the stage on a file, over the small run's base model."""
-    path = tmp_path / "people.jsonl"
-    path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines))
-    recipe = small_recipe(f'write.demonstrations=["{path}"]', "write.prompts=[]", "write.dev_prompts=4",
+def write_from(tmp_path: Path, small_run: Made, *files: list[object]) -> Workspace:
+    """Run the stage on files, over the small run's base model."""
+    paths = [tmp_path / f"people{n or ''}.jsonl" for n in range(len(files))]
+    for path, lines in zip(paths, files, strict=True):
+        path.write_text("".join((x if isinstance(x, str) else json.dumps(x)) + "\n" for x in lines))
+    named = ", ".join(f'"{path}"' for path in paths)
+    recipe = small_recipe(f"write.demonstrations=[{named}]", "write.prompts=[]", "write.dev_prompts=4",
                           "write.test_prompts=4")  # fmt: skip
     workspace = Workspace(tmp_path / "run", parent=small_run[1])
     flow.run_stage("write", recipe, workspace)
     return workspace
 
 
+TEN = range(10)
+
+
 def test_files_of_three_formats(tmp_path: Path, small_run: Made) -> None:
-    lines: list[object] = []
-    for i in range(10):
-        lines += [
-            {"messages": [{"role": "user", "content": f"a {i}?"}, {"role": "assistant", "content": "yes"}]},
-            {"instruction": f"do {i}", "input": "this", "output": "done"},
-            {"instruction": f"say {i}", "context": "", "response": "said", "category": "open_qa"},
-        ]
-    workspace = write_from(tmp_path, small_run, lines)
+    files: list[list[object]] = [
+        [{"messages": [{"role": "user", "content": f"a {i}?"}, {"role": "assistant", "content": "yes"}]} for i in TEN],
+        [{"instruction": f"do {i}", "input": "this", "output": "done"} for i in TEN],
+        [{"instruction": f"say {i}", "context": "", "response": "said", "category": "open_qa"} for i in TEN],
+    ]
+    workspace = write_from(tmp_path, small_run, *files)
     folder = workspace.read("demonstrations")
     kept = list(read_jsonl(folder / "demonstrations.jsonl", Demonstration))
     prompts = list(read_jsonl(folder / "prompts.jsonl", Prompt))
@@ -58,12 +64,39 @@ def test_files_of_three_formats(tmp_path: Path, small_run: Made) -> None:
     )
 
 
+def test_demonstrations_of_a_table_and_prompts_of_a_sheet(tmp_path: Path, small_run: Made) -> None:
+    """The table could be instructions or pairs; that it is named as demonstrations tells. Who reads it is told why a
+    row is not used."""
+    rows = [{"instruction": f"do {n}", "output": "done" if n else "", "chosen": "a", "rejected": "b"} for n in range(9)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    sheet = "prompt,answer_1,answer_2\n" + "".join(f"ask {n},a,b\n" for n in range(12)) + "same,a,a\n"
+    (tmp_path / "s.csv").write_text(sheet)
+    (tmp_path / "o.jsonl").write_text("".join(json.dumps({"prompt": f"ask {n}", "answer": n}) + "\n" for n in range(3)))
+    recipe = small_recipe(
+        f'write.demonstrations=["{tmp_path / "t.parquet"}"]', "write.dev_prompts=2", "write.test_prompts=2",
+        f'write.prompts=["{tmp_path / "s.csv"}", "{tmp_path / "o.jsonl"}"]',
+    )  # fmt: skip
+    workspace = Workspace(tmp_path / "run", parent=small_run[1])
+    flow.run_stage("write", recipe, workspace)
+    folder = workspace.read("demonstrations")
+    kept = list(read_jsonl(folder / "demonstrations.jsonl", Demonstration))
+    assert [d.messages for d in kept] == [conversation(f"do {n}", "done") for n in range(1, 9)]
+    asked = {p.messages[0].content: p.extra.get("answer") for p in read_jsonl(folder / "prompts.jsonl", Prompt)}
+    assert asked == {f"ask {n}": n if n < 3 else None for n in range(12)}
+    assert list(json.loads((folder / "report.json").read_text())["files"].values()) == [
+        {"format": "alpaca", "rows": 9, "left_out": {"an empty answer": 1}},
+        {"format": "csv", "rows": 13, "left_out": {"fewer than two different answers": 1}},
+        {"format": "prompts", "rows": 3, "left_out": {}},
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
         ('{"messages": [', r"people.jsonl:2.*not a JSON object"),
         ({"speech": "hi"}, r"people.jsonl:2.*keys speech"),
-        ({"instruction": "x", "output": ""}, r"people.jsonl:2.*empty"),
+        ({"instruction": "x", "output": 5}, r"people.jsonl:2.*is not"),
+        ({"instruction": "x", "output": "y", "history": ["x"]}, r"people.jsonl:2.*history is no list"),
     ],
 )
 def test_a_damaged_line_is_named(line: object, told: str, tmp_path: Path, small_run: Made) -> None:
@@ -78,17 +111,21 @@ def test_conversations_longer_than_the_context(tmp_path: Path, small_run: Made) 
 
 
 def test_prompts_carry_the_right_answers_of_their_demonstrations(tmp_path: Path, small_run: Made) -> None:
-    lines: list[object] = [{"question": f"{i} + {i}?", "answer": f"It is\n#### {2 * i}"} for i in range(20)]
+    sums: list[object] = [{"question": f"{i} + {i}?", "answer": f"It is\n#### {2 * i}"} for i in range(20)]
     turns = [{"role": role, "content": text} for role, text in (
         ("user", "hi"), ("assistant", "hello"), ("user", "1 + 1?"), ("assistant", "2"))]  # fmt: skip
-    lines += [{"messages": turns, "answer": "2"}]
-    lines += [{"question": "Who?", "answer": "Ada"}, {"question": "Who?", "answer": "Bob"}]
-    lines += [{"question": "When?", "answer": "Now."}, {"instruction": "When?", "output": "Soon."}]
-    folder = write_from(tmp_path, small_run, lines).read("demonstrations")
-    answers = {p.messages[0].content: p.extra.get("answer") for p in read_jsonl(folder / "prompts.jsonl", Prompt)}
-    assert answers == {f"{i} + {i}?": str(2 * i) for i in range(20)} | {"hi": None, "Who?": None, "When?": "Now."}
+    sums += [{"question": "Who?", "answer": "Ada"}, {"question": "Who?", "answer": "Bob"}]
+    sums += [{"question": "When?", "answer": "Now."}]
+    brief = {"instruction": "Where?", "output": "Here.", "system": "Be brief.", "answer": "here"}
+    files = sums, [{"messages": turns, "answer": "2"}], [{"instruction": "When?", "output": "Soon."}, brief]
+    folder = write_from(tmp_path, small_run, *files).read("demonstrations")
+    prompts = list(read_jsonl(folder / "prompts.jsonl", Prompt))
+    answers = {p.messages[-1].content: p.extra.get("answer") for p in prompts}
+    others = {"hi": None, "Who?": None, "When?": "Now.", "Where?": "here"}
+    assert answers == {f"{i} + {i}?": str(2 * i) for i in range(20)} | others
+    assert conversation("Where?", system="Be brief.") in [p.messages for p in prompts]
     report = json.loads((folder / "report.json").read_text())
-    assert report["with_answer"] == 21
+    assert report["with_answer"] == 22
     assert report["dropped"] == {"answer: another line of its prompt has another": 1}
 
 
@@ -176,10 +213,10 @@ def test_people_beside_files_and_the_prompts_they_wrote(tmp_path: Path, small_ru
     )
     with open_store(place.store_url(recipe, workspace)) as store:
         name = place.writing(small_run[1].folder.name)
-        alone = [formats.make_prompt(conversation(f"Alone {n}?"), "studio") for n in range(4)]
+        alone = [make_prompt(conversation(f"Alone {n}?"), "studio") for n in range(4)]
         system = conversation("Dish 0?", "Stew.", "And 1?", "Fish.", system="Be brief.")
         several = Demonstration(id="s", messages=system, family="x", author="ann", status="accepted")
-        store.add_prompts([*alone, formats.make_prompt(conversation("Dish 1?"), "studio")], name)
+        store.add_prompts([*alone, make_prompt(conversation("Dish 1?"), "studio")], name)
         store.add_demonstrations([several, *(by("ann", n, "accepted") for n in range(5))], name)
     assert flow.run_stage("write", recipe, workspace)
     folder = workspace.read("demonstrations")
@@ -190,7 +227,7 @@ def test_people_beside_files_and_the_prompts_they_wrote(tmp_path: Path, small_ru
     report = json.loads((folder / "report.json").read_text())
     assert sum(report["demonstrations"].values()) > report["people"] >= 1
     with open_store(place.store_url(recipe, workspace)) as store:
-        store.add_prompts([formats.make_prompt(conversation("One more?"), "studio")], name)
+        store.add_prompts([make_prompt(conversation("One more?"), "studio")], name)
     assert flow.run_stage("write", recipe, workspace), "another prompt makes it stale"
 
 

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from palate.errors import BadInput, Unsupported
-from palate.feedback import formats
+from palate.feedback.exchange import runs
 
 NOVELS = 9
 """One in this many novels is read: nine million characters of them."""
@@ -112,7 +112,7 @@ def write_demonstrations(data: Path, target: Path, families: Collection[str]) ->
     """What people wrote as examples to follow, without those whose question is in `families`."""
     source = data / "dolly-15k" / "databricks-dolly-15k.jsonl.gz"
     with target.open("w", encoding="utf-8") as file:
-        for one in formats.read_demonstrations(source):
+        for one in runs.demonstrations(source).demonstrations:
             if one.family not in families:
                 messages = [{"role": m.role, "content": m.content} for m in one.messages]
                 file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")

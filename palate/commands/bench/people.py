@@ -12,9 +12,8 @@ from pathlib import Path
 
 from palate.batches.rankings import Group, groups
 from palate.errors import BadInput
-from palate.feedback import formats
+from palate.feedback.exchange import runs
 from palate.measure import preference
-from palate.records import Judgement, Prompt, Response
 from palate.text.tokenizer import Tokenizer
 
 FILES = {
@@ -38,20 +37,14 @@ DEV = 0.15
 
 def families(data: Path) -> set[str]:
     """Of all questions in all files: what a backbone must not have seen. Raises BadInput."""
-    return {one.prompt.family for name in FILES.values() for one in formats.read_comparisons(data / name)}
+    return {prompt.family for name in FILES.values() for prompt in runs.rankings(data / name).prompts}
 
 
 def read(path: Path, tokenizer: Tokenizer, *, reply: int = REPLY) -> list[Group]:
     """The questions of a file with answers of which one is preferred to another, cut to PROMPT and `reply` tokens.
     Ties are left out, since TRL's trainer has none. Raises BadInput."""
-    prompts: dict[str, Prompt] = {}
-    responses: dict[str, Response] = {}
-    judgements: list[Judgement] = []
-    for one in formats.read_comparisons(path):
-        prompts.setdefault(one.prompt.id, one.prompt)
-        responses.update((r.id, r) for r in one.responses)
-        judgements += one.judgements
-    found, _ = groups(prompts.values(), responses.values(), judgements, tokenizer, room=10**9)
+    told = runs.rankings(path)
+    found, _ = groups(told.prompts, told.responses, told.judgements, tokenizer, room=10**9)
     kept = [without_ties(fewer(cut(group, reply))) for group in found]
     members = [group for group in kept if preference.decided(group)]
     if not members:

@@ -12,90 +12,140 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from palate import metrics
 from palate.errors import BadInput
-from palate.feedback import asked, formats
+from palate.feedback import asked
 from palate.feedback.exchange import (
     argilla,
     canonical,
     conversations,
     instructions,
     pairs,
+    questions,
     rated,
+    rows,
     sheets,
     summaries,
     trees,
     votes,
 )
 from palate.feedback.exchange.pile import Pile
-from palate.feedback.turns import Left
+from palate.feedback.exchange.turns import Left
 from palate.records import Judgement, Prompt, Response
 
 Row = Mapping[str, Any]
 
 
+Kind = Literal["demonstrations", "prompts", "rankings"]
+"""What a run takes from a file."""
+
+
 @dataclass(frozen=True)
 class Format:
-    """One kind of line. `fits`: whether a row looks like it; `read`: a row into a pile; `write`: a pile into rows."""
+    """One kind of line. `fits`: whether a row looks like it; `read`: a row into a pile; `write`: a pile into rows;
+    `kind`: what its rows are first of all, or "" where they can be anything."""
 
     name: str
+    kind: Kind | Literal[""]
     fits: Callable[[Row], bool]
     read: Callable[[Pile, Row], None]
     write: Callable[[Pile], Iterator[Row]]
 
 
 LINES = (
-    Format("palate", canonical.is_palate, canonical.read_palate, canonical.write_palate),
-    Format("kway", canonical.is_kway, canonical.read_kway, canonical.write_kway),
-    Format("messages", conversations.is_messages, conversations.read_messages, conversations.write_messages),
-    Format("sharegpt", conversations.is_sharegpt, conversations.read_sharegpt, conversations.write_sharegpt),
-    Format("alpaca", instructions.is_alpaca, instructions.read_alpaca, instructions.write_alpaca),
+    Format("palate", "", canonical.is_palate, canonical.read_palate, canonical.write_palate),
+    Format("kway", "rankings", canonical.is_kway, canonical.read_kway, canonical.write_kway),
+    Format(
+        "messages",
+        "demonstrations",
+        conversations.is_messages,
+        conversations.read_messages,
+        conversations.write_messages,
+    ),
+    Format(
+        "sharegpt",
+        "demonstrations",
+        conversations.is_sharegpt,
+        conversations.read_sharegpt,
+        conversations.write_sharegpt,
+    ),
+    Format("alpaca", "demonstrations", instructions.is_alpaca, instructions.read_alpaca, instructions.write_alpaca),
     Format(
         "alpaca-ranked",
+        "rankings",
         instructions.is_alpaca_ranked,
         instructions.read_alpaca_ranked,
         instructions.write_alpaca_ranked,
     ),
     Format(
         "alpaca-preference",
+        "rankings",
         instructions.is_alpaca_preference,
         instructions.read_alpaca_preference,
         instructions.write_alpaca_preference,
     ),
-    Format("dolly", instructions.is_dolly, instructions.read_dolly, instructions.write_dolly),
-    Format("trl-prompt", conversations.is_prompt, conversations.read_prompt, conversations.write_prompt),
+    Format("dolly", "demonstrations", instructions.is_dolly, instructions.read_dolly, instructions.write_dolly),
+    Format("gsm8k", "demonstrations", questions.is_gsm8k, questions.read_gsm8k, questions.write_gsm8k),
+    Format("trl-prompt", "prompts", conversations.is_prompt, conversations.read_prompt, conversations.write_prompt),
     Format(
-        "trl-prompt-text", conversations.is_prompt_text, conversations.read_prompt_text, conversations.write_prompt_text
+        "trl-prompt-text",
+        "prompts",
+        conversations.is_prompt_text,
+        conversations.read_prompt_text,
+        conversations.write_prompt_text,
     ),
     Format(
-        "trl-completion", conversations.is_completion, conversations.read_completion, conversations.write_completion
+        "trl-completion",
+        "demonstrations",
+        conversations.is_completion,
+        conversations.read_completion,
+        conversations.write_completion,
     ),
     Format(
         "trl-completion-text",
+        "demonstrations",
         conversations.is_completion_text,
         conversations.read_completion_text,
         conversations.write_completion_text,
     ),
-    Format("trl-preference", pairs.is_preference, pairs.read_preference, pairs.write_preference),
-    Format("trl-preference-text", pairs.is_preference_text, pairs.read_preference_text, pairs.write_preference_text),
-    Format("trl-implicit", pairs.is_implicit, pairs.read_implicit, pairs.write_implicit),
-    Format("trl-implicit-text", pairs.is_implicit_text, pairs.read_implicit_text, pairs.write_implicit_text),
-    Format("trl-unpaired", pairs.is_unpaired, pairs.read_unpaired, pairs.write_unpaired),
-    Format("trl-unpaired-text", pairs.is_unpaired_text, pairs.read_unpaired_text, pairs.write_unpaired_text),
-    Format("hh", pairs.is_hh, pairs.read_hh, pairs.write_hh),
-    Format("openai-dpo", pairs.is_dpo, pairs.read_dpo, pairs.write_dpo),
-    Format("openai-comparisons", summaries.is_comparison, summaries.read_comparison, summaries.write_comparison),
-    Format("ultrafeedback", rated.is_rated, rated.read_rated, rated.write_rated),
-    Format("oasst", trees.is_tree, trees.read_tree, trees.write_tree),
-    Format("stackexchange", votes.is_votes, votes.read_votes, votes.write_votes),
-    Format("argilla", argilla.is_nested, argilla.read_nested, argilla.write_nested),
-    Format("argilla-flat", argilla.is_flat, argilla.read_flat, argilla.write_flat),
+    Format("trl-preference", "rankings", pairs.is_preference, pairs.read_preference, pairs.write_preference),
+    Format(
+        "trl-preference-text",
+        "rankings",
+        pairs.is_preference_text,
+        pairs.read_preference_text,
+        pairs.write_preference_text,
+    ),
+    Format("trl-implicit", "rankings", pairs.is_implicit, pairs.read_implicit, pairs.write_implicit),
+    Format(
+        "trl-implicit-text", "rankings", pairs.is_implicit_text, pairs.read_implicit_text, pairs.write_implicit_text
+    ),
+    Format("trl-unpaired", "rankings", pairs.is_unpaired, pairs.read_unpaired, pairs.write_unpaired),
+    Format(
+        "trl-unpaired-text", "rankings", pairs.is_unpaired_text, pairs.read_unpaired_text, pairs.write_unpaired_text
+    ),
+    Format("hh", "rankings", pairs.is_hh, pairs.read_hh, pairs.write_hh),
+    Format("openai-dpo", "rankings", pairs.is_dpo, pairs.read_dpo, pairs.write_dpo),
+    Format(
+        "openai-comparisons", "rankings", summaries.is_comparison, summaries.read_comparison, summaries.write_comparison
+    ),
+    Format("ultrafeedback", "rankings", rated.is_rated, rated.read_rated, rated.write_rated),
+    Format("oasst", "rankings", trees.is_tree, trees.read_tree, trees.write_tree),
+    Format("stackexchange", "rankings", votes.is_votes, votes.read_votes, votes.write_votes),
+    Format("argilla", "rankings", argilla.is_nested, argilla.read_nested, argilla.write_nested),
+    Format("argilla-flat", "rankings", argilla.is_flat, argilla.read_flat, argilla.write_flat),
+    Format("prompts", "prompts", questions.is_asked, questions.read_asked, questions.write_asked_rows),
 )
+ASKED = LINES[-1]
+"""What looks like any prompt with anything beside it, so that only who says so can know it."""
+WITHIN = ("trl-prompt", "trl-prompt-text", "gsm8k")
+"""What ASKED holds, too, so that prompts with and without an answer are of one format."""
 SHEETS = {sheets.WIDE: sheets.write_wide, sheets.LONG: sheets.write_long, sheets.RANKINGS: sheets.write_rankings}
 FORMATS = (*(one.name for one in LINES), *SHEETS)
 """Every name that --format takes."""
+SAY = "say `palate feedback import --format {}`"
 MOST = 50_000_000
 """Bytes of a file that the studio opens by itself."""
 
@@ -111,23 +161,37 @@ def read_file(
     most: int | None = None,
     advance: Callable[[int], None] = lambda amount: None,
 ) -> tuple[str, Pile]:
-    """(format, the records of a file with what was left out and why).
+    """(format, the records of a file with what was left out and why): `read_into` an empty pile."""
+    pile = Pile(source=path.name)
+    return read_into(pile, path, name, answers=answers, most=most, advance=advance), pile
 
-    name: the format; told from the first line when None, and refused where that could be several. answers: the columns
-    of a CSV with answers. most: bytes the file may have. advance: is told of every line of a file of lines. Raises
-    BadInput; nothing is read in part.
+
+def read_into(
+    pile: Pile,
+    path: Path,
+    name: str | None = None,
+    *,
+    wanted: Kind | None = None,
+    answers: Sequence[str] | None = None,
+    most: int | None = None,
+    advance: Callable[[int], None] = lambda amount: None,
+) -> str:
+    """Read a file into a pile; its format is returned.
+
+    name: the format; told from the first line when None, and refused where that could be several. wanted: what the
+    file is said to hold, which decides where one of those several holds it. answers: the columns of a CSV with answers.
+    most: bytes the file may have. advance: is told of every line of a file of lines. Raises BadInput.
     """
     known(name)
     if name in SHEETS or (name is None and path.suffix == ".csv"):
-        return _read_sheet(path, name, answers, most)
+        return _read_sheet(pile, path, name, answers, most)
     if answers is not None:
         raise BadInput("--answers names the columns of a CSV, and this is none.", path, "Leave it out.")
-    pile = Pile(source=path.name)
     form = next((one for one in LINES if one.name == name), None)
-    for number, row in formats.rows(path, most):
+    for number, row in rows.rows(path, most):
         where = f"{path}:{number}"
         if name is None:
-            form = _told_by(row, where, form)
+            form = _told_by(row, where, form, wanted)
         assert form is not None
         pile.rows += 1
         advance(1)
@@ -136,10 +200,10 @@ def read_file(
         except Left as reason:
             pile.dropped[str(reason)] += 1
         except ValueError as error:
-            mend = "Mend or delete the line, or say --format NAME."
+            mend = f"Mend or delete the line, or {SAY.format('NAME')}."
             raise BadInput(f"not of the format {form.name}: {str(error).rstrip('.')}.", where, mend) from None
     assert form is not None
-    return form.name, pile
+    return form.name
 
 
 def known(name: str | None) -> None:
@@ -148,33 +212,44 @@ def known(name: str | None) -> None:
         raise BadInput(f"there is no format {name!r}.", "--format", f"Name one of {', '.join(FORMATS)}.")
 
 
-def _told_by(row: Row, where: str, before: Format | None) -> Format:
+def _fitting(row: Row, wanted: Kind | None) -> list[Format]:
+    """The formats that a row could be of."""
+    found = [one for one in LINES if one is not ASKED and one.fits(row)]
+    if wanted == "prompts":
+        found = [one for one in found if one.name not in WITHIN] or [one for one in (ASKED,) if one.fits(row)]
+    if wanted is not None and len(found) > 1:
+        # Of a demonstration the first part is a prompt, and whoever wrote it answered no other.
+        kinds = (wanted, "demonstrations") if wanted == "prompts" else (wanted,)
+        found = [one for one in found if one.kind in kinds] or found
+    return found
+
+
+def _told_by(row: Row, where: str, before: Format | None, wanted: Kind | None) -> Format:
     """The format of a row, which is that of the rows before it. Raises BadInput where it could be several or none."""
-    found = [one for one in LINES if one.fits(row)]
-    if before in found and before is not None:
+    if before not in (None, ASKED) and before.fits(row):  # whatever else it could be: the lines before decide
+        return before
+    found = _fitting(row, wanted)
+    if before is not None and before in found:
         return before
     keys = ", ".join(map(str, row))[:120] or "none"
     if before is not None:
         raise BadInput(
             f"the lines before are of the format {before.name}, this one (keys {keys}) is not.",
             where,
-            f"Mend or delete it, or say --format {before.name}.",
+            f"Mend or delete it, or {SAY.format(before.name)}.",
         )
     if not found:
-        raise BadInput(
-            f"no format has these keys ({keys}).", where, f"Say --format NAME with one of {', '.join(FORMATS)}."
-        )
+        mend = f"To have it read all the same, {SAY.format('NAME')} with one of {', '.join(FORMATS)}."
+        raise BadInput(f"no format has these keys ({keys}).", where, mend)
     if len(found) > 1:
         names = " or ".join(one.name for one in found)
-        raise BadInput(
-            f"this could be {names} (keys {keys}), and it is not guessed.", where, f"Say --format {found[0].name}."
-        )
+        mend = f"To tell which, {SAY.format(found[0].name)}."
+        raise BadInput(f"this could be {names} (keys {keys}), and it is not guessed.", where, mend)
     return found[0]
 
 
-def _read_sheet(path: Path, name: str | None, answers: Sequence[str] | None, most: int | None) -> tuple[str, Pile]:
-    formats.refuse_other_files(path, most)
-    pile = Pile(source=path.name)
+def _read_sheet(pile: Pile, path: Path, name: str | None, answers: Sequence[str] | None, most: int | None) -> str:
+    rows.refuse_other_files(path, most)
     records = _records(path, most)
     _, columns = next(records, ("", []))
     if not columns:
@@ -185,16 +260,16 @@ def _read_sheet(path: Path, name: str | None, answers: Sequence[str] | None, mos
     sheets.read_rows(pile, sheet, _cells(records, columns))
     if not pile.rows:
         raise BadInput("there is no row below the names of the columns.", path, "Get the file again.")
-    return sheet.kind, pile
+    return sheet.kind
 
 
 def _records(path: Path, most: int | None) -> Iterator[tuple[str, list[str]]]:
     """(where it begins, cells) of every line that is not blank."""
-    csv.field_size_limit(formats.LONGEST)
+    csv.field_size_limit(rows.LONGEST)
     number = 1
 
     def lines() -> Iterator[str]:
-        for at, line in enumerate(formats.byte_lines(path, most), start=1):
+        for at, line in enumerate(rows.byte_lines(path, most), start=1):
             try:
                 yield (line.removeprefix(codecs.BOM_UTF8) if at == 1 else line).decode()
             except UnicodeDecodeError:

@@ -8,7 +8,7 @@ from typing import Any
 from palate.feedback.exchange.conversations import one_question, rest
 from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered, who
 from palate.feedback.exchange.sheets import ANSWER, PROMPTS
-from palate.feedback.turns import Left, beside_of, competition, messages_of, read_turns, together, write_turns
+from palate.feedback.exchange.turns import Left, beside_of, competition, messages_of, read_turns, together, write_turns
 from palate.records import Judgement, Message, Prompt, Response
 
 Row = Mapping[str, Any]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from palate.feedback import formats
 from palate.feedback.exchange.conversations import one_question, rest
 from palate.feedback.exchange.pile import Pile, details, left_of, remembered, who
-from palate.feedback.turns import Left, beside_of, competition, messages_of, read_turns, together, write_turns
-from palate.records import Demonstration, Message, Record
+from palate.feedback.exchange.turns import Left, beside_of, competition, messages_of, read_turns, together, write_turns
+from palate.records import Demonstration, Judgement, Message, Prompt, Record, Response
 
 Row = Mapping[str, Any]
 
@@ -29,12 +28,36 @@ def read_palate(pile: Pile, row: Row) -> None:
         record = Demonstration.from_json(row["demonstration"])
         _same(pile.demonstrations.setdefault(record.id, record), record)
         return
-    found = formats.k_way({"responses": [], "judgements": [], **row}, pile.source, pile.source)
-    _same(pile.prompts.setdefault(found.prompt.id, found.prompt), found.prompt)
-    for response in found.responses:
+    prompt = Prompt.from_json(row.get("prompt") or {})
+    responses = [Response.from_json(told) for told in _listed(row, "responses")]
+    judgements = [Judgement.from_json(told) for told in _listed(row, "judgements")]
+    _check_ids(prompt, responses, judgements)
+    _same(pile.prompts.setdefault(prompt.id, prompt), prompt)
+    for response in responses:
         _same(pile.add_response(response), response)
-    for judgement in found.judgements:
+    for judgement in judgements:
         _same(pile.judgements.setdefault(judgement.id, judgement), judgement)
+
+
+def _listed(row: Row, key: str) -> list[Any]:
+    told = row.get(key, [])
+    if not isinstance(told, list):
+        raise ValueError(f"{key} is no list")
+    return told
+
+
+def _check_ids(prompt: Prompt, responses: Sequence[Response], judgements: Sequence[Judgement]) -> None:
+    known = {response.id: response for response in responses}
+    if any(known[response.id] != response for response in responses):
+        raise ValueError("two different responses have the same id")
+    told = [(r.id, r.prompt_id) for r in responses] + [(j.id, j.prompt_id) for j in judgements]
+    for id_, prompt_id in told:
+        if prompt_id != prompt.id:
+            raise ValueError(f"{id_} belongs to the prompt {prompt_id}, this one is {prompt.id}")
+    for judgement in judgements:
+        unknown = sorted((set(judgement.ranks) | set(judgement.criteria)) - set(known))
+        if unknown:
+            raise ValueError(f"the ranking names the answer {unknown[0]}, which is not among the responses")
 
 
 def _same(known: Any, record: Record) -> None:

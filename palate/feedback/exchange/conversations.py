@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered
-from palate.feedback.turns import Left, Turn, beside_of, messages_of, read_turns, text_of, together, write_turns
-from palate.records import Conversation, Demonstration
+from palate.feedback.exchange.turns import (
+    Left,
+    Turn,
+    beside_of,
+    messages_of,
+    read_turns,
+    text_of,
+    together,
+    write_turns,
+)
+from palate.records import Conversation, Demonstration, Prompt
 
 Row = Mapping[str, Any]
 ANSWERS = re.compile(r"(answer|response|completion|output|chosen|rejected|messages|text|ranks)|.*\.responses")
@@ -49,14 +59,20 @@ def is_messages(row: Row) -> bool:
 
 
 def read_messages(pile: Pile, row: Row) -> None:
-    """One demonstration."""
-    turns = _ended(read_turns(row.get("messages")))
-    pile.demonstrate(messages_of(turns), remembered("messages", rest(row, "messages"), turns=beside_of(turns)))
+    """One demonstration; one prompt where the person has the last word."""
+    turns = read_turns(row.get("messages"))
+    left, noted = rest(row, "messages"), beside_of(turns)
+    if turns[-1].message.role == "user":
+        pile.ask(messages_of(turns), remembered("messages", left, always=True, turns=noted), again=True)
+    else:
+        pile.demonstrate(messages_of(_ended(turns)), remembered("messages", left, turns=noted))
 
 
 def write_messages(pile: Pile) -> Iterator[Row]:
-    """A row a demonstration."""
-    for record in demonstrations(pile):
+    """A row a demonstration, then a row a prompt that such a file asked."""
+    asked = [record for record in pile.prompts.values() if details(record, "messages")]
+    every: Iterator[Demonstration | Prompt] = itertools.chain(demonstrations(pile), asked)
+    for record in every:
         turns = together(record.messages, details(record, "messages").get("turns", {}))
         yield {"messages": write_turns(turns), **left_of(record, "messages")}
 

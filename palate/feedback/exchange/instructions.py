@@ -8,36 +8,51 @@ from typing import Any
 
 from palate.feedback.exchange.conversations import demonstrations, one_question, rest
 from palate.feedback.exchange.pile import Any_, Extra, Pile, details, left_of, remembered
-from palate.feedback.turns import Left, history_of, outputs_of, text_of
+from palate.feedback.exchange.turns import Left, text_of
 from palate.records import Conversation, Message, conversation
 
 Row = Mapping[str, Any]
 ASKED = ("instruction", "input", "system", "history")
 
 
-def _asked(row: Row, beside: str = "input") -> tuple[Conversation, Extra]:
+def asked_of(row: Row, beside: str = "input") -> tuple[Conversation, Extra]:
     """The messages before the answer, and what is needed to write them again. An input follows its instruction behind
-    an empty line."""
+    an empty line; white space around both is none of what is asked."""
     instruction, below = text_of(row, "instruction"), text_of(row, beside) if row.get(beside) is not None else ""
     if not f"{instruction}{below}".strip():
         raise Left("an empty instruction")
-    history = history_of(row)
+    history = row.get("history") or []
+    if not isinstance(history, list) or not all(_two_texts(turn) for turn in history):
+        raise ValueError("history is no list of question and answer")
     system = text_of(row, "system") if row.get("system") else None
-    said = (*(text for turn in history for text in turn), f"{instruction}\n\n{below}" if below else instruction)
+    whole = f"{instruction}\n\n{below}" if below else instruction
+    asked = whole.strip()
+    said = (*(text for turn in history for text in turn), asked)
+    start = whole.index(asked)
     empty = {key: row[key] for key in (beside, *ASKED[2:]) if key in row and not row[key]}
     if empty.get(beside) == "":
         del empty[beside]  # which is usual
-    noted = {"instruction": len(instruction) if below else None, "empty": empty, "bare": beside not in row or None}
+    noted = {
+        "instruction": len(instruction) if below else None,
+        "empty": empty,
+        "bare": beside not in row or None,
+        "space": [whole[:start], whole[start + len(asked) :]] if asked != whole else [],
+    }
     return conversation(*said, system=system), noted
 
 
-def _write_asked(messages: Conversation, record: Any_, name: str, beside: str = "input") -> Extra | None:
+def _two_texts(turn: Any) -> bool:
+    return isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)
+
+
+def write_asked(messages: Conversation, record: Any_, name: str, beside: str = "input") -> Extra | None:
     """The keys of an instruction; None, where the turns before the answer are others."""
     told = details(record, name)
     system, turns = ([messages[0]], messages[1:]) if messages[0].role == "system" else ([], messages)
     if len(turns) % 2 == 0 or any(m.role != ("user", "assistant")[n % 2] for n, m in enumerate(turns)):
         return None
-    asked, split = turns[-1].content, told.get("instruction")
+    before, after = told.get("space", ("", ""))
+    asked, split = f"{before}{turns[-1].content}{after}", told.get("instruction")
     row: Extra = {"instruction": asked if split is None else asked[:split]}
     if not told.get("bare"):
         row[beside] = "" if split is None else asked[split + 2 :]
@@ -63,22 +78,16 @@ def is_alpaca(row: Row) -> bool:
 
 def read_alpaca(pile: Pile, row: Row) -> None:
     """One demonstration."""
-    messages, noted = _asked(row)
-    said = _answered(row, "output")
+    messages, noted = asked_of(row)
+    said = Message(role="assistant", content=text_of(row, "output"))
     extra = remembered("alpaca", rest(row, *ASKED, "output"), **noted)
     pile.demonstrate((*messages, said), extra)
-
-
-def _answered(row: Row, key: str) -> Message:
-    if not text_of(row, key).strip():
-        raise Left("an empty answer")
-    return Message(role="assistant", content=row[key])
 
 
 def write_alpaca(pile: Pile) -> Iterator[Row]:
     """A row a demonstration."""
     for record in demonstrations(pile):
-        row = _write_asked(record.messages[:-1], record, "alpaca")
+        row = write_asked(record.messages[:-1], record, "alpaca")
         if row is None:
             pile.dropped[ODD] += 1
         else:
@@ -95,8 +104,8 @@ def is_dolly(row: Row) -> bool:
 
 def read_dolly(pile: Pile, row: Row) -> None:
     """One demonstration; its category is its skill."""
-    messages, noted = _asked(rest(row, "system", "history"), "context")
-    said, category = _answered(row, "response"), row.get("category")
+    messages, noted = asked_of(rest(row, "system", "history"), "context")
+    said, category = Message(role="assistant", content=text_of(row, "response")), row.get("category")
     skill = category if isinstance(category, str) and category else ""
     used = ("instruction", "context", "response", "category" if skill else "")
     pile.demonstrate((*messages, said), remembered("dolly", rest(row, *used), always=True, **noted), skill=skill)
@@ -105,7 +114,7 @@ def read_dolly(pile: Pile, row: Row) -> None:
 def write_dolly(pile: Pile) -> Iterator[Row]:
     """A row a demonstration of one question and one answer."""
     for record in demonstrations(pile):
-        row = _write_asked(record.messages[:-1], record, "dolly", "context")
+        row = write_asked(record.messages[:-1], record, "dolly", "context")
         if row is None or not one_question(record.messages):
             pile.dropped["a conversation of more than one question"] += 1
             continue
@@ -123,11 +132,13 @@ def is_alpaca_ranked(row: Row) -> bool:
 
 def read_alpaca_ranked(pile: Pile, row: Row) -> None:
     """One judgement; an answer that stands twice has the better of its places."""
-    outputs = outputs_of(row)
+    outputs = row.get("output")
+    if not isinstance(outputs, list) or not all(isinstance(text, str) for text in outputs):
+        raise ValueError("output is no list of texts, best first")
     different = list(dict.fromkeys(outputs))
     if len(different) < 2:
         raise Left("fewer than two different answers")
-    messages, noted = _asked(row)
+    messages, noted = asked_of(row)
     prompt = pile.ask(messages, remembered("alpaca-ranked", **noted))
     answers = [pile.answer(prompt, text) for text in different]
     order = [different.index(text) for text in outputs] if len(different) < len(outputs) else None
@@ -139,7 +150,7 @@ def write_alpaca_ranked(pile: Pile) -> Iterator[Row]:
     """A row a judgement, without the answers that were not ranked."""
     for judgement in pile.judgements.values():
         prompt = pile.prompts[judgement.prompt_id]
-        row = _write_asked(prompt.messages, prompt, "alpaca-ranked")
+        row = write_asked(prompt.messages, prompt, "alpaca-ranked")
         if row is None:
             pile.dropped[ODD] += 1
         elif len(judgement.ranks) < 2 or len(set(judgement.ranks.values())) < len(judgement.ranks):
@@ -161,7 +172,7 @@ def read_alpaca_preference(pile: Pile, row: Row) -> None:
     liked, other = text_of(row, "chosen"), text_of(row, "rejected")
     if liked.strip() == other.strip():
         raise Left("both answers are the same")
-    messages, noted = _asked(row)
+    messages, noted = asked_of(row)
     prompt = pile.ask(messages, remembered(name, **noted))
     left = rest(row, *ASKED, "chosen", "rejected")
     better, worse = (pile.answer(prompt, text) for text in (liked, other))
@@ -171,7 +182,7 @@ def read_alpaca_preference(pile: Pile, row: Row) -> None:
 def write_alpaca_preference(pile: Pile) -> Iterator[Row]:
     """A row a pair."""
     for judgement, prompt, better, worse in pile.pairs():
-        row = _write_asked(prompt.messages, prompt, "alpaca-preference")
+        row = write_asked(prompt.messages, prompt, "alpaca-preference")
         if row is None:
             pile.dropped[ODD] += 1
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from palate.feedback.exchange.conversations import one_question, rest
 from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered
-from palate.feedback.turns import (
+from palate.feedback.exchange.turns import (
     MARK,
     Left,
     Turn,

@@ -11,14 +11,16 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from palate.feedback.formats import family_of
+from palate.feedback.exchange.turns import Left
+from palate.feedback.words import family_of
 from palate.records import Conversation, Demonstration, Judgement, Prompt, Response, stable_id
 
 FORM = "palate_format"
 Extra = dict[str, Any]
 Any_ = Demonstration | Prompt | Response | Judgement
+R = TypeVar("R", Demonstration, Prompt, Response, Judgement)
 
 
 def remembered(name: str, left: Mapping[str, Any] | None = None, *, always: bool = False, **details: Any) -> Extra:
@@ -68,20 +70,25 @@ class Pile:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    def demonstrate(self, messages: Conversation, extra: Extra, *, skill: str = "") -> Demonstration:
-        """Add a demonstration; a row that stands twice is two."""
-        record = Demonstration(
-            id="", messages=messages, family=family_of(messages), skill=skill, source=self.source, extra=extra
+    def demonstrate(self, messages: Conversation, extra: Extra, *, skill: str = "") -> None:
+        """Add a demonstration; a row that stands twice is two. Raises Left where nothing is asked or answered."""
+        if not messages[-1].content.strip():
+            raise Left("an empty answer")
+        if not any(message.content.strip() for message in messages[:-1]):
+            raise Left("an empty question")
+        family, told = family_of(messages), skill or _skill(extra)
+        record = self.named(
+            Demonstration(id="", messages=messages, family=family, skill=told, source=self.source, extra=extra),
+            again=True,
         )
-        record = dataclasses.replace(record, id=self._number(_id(record)))
         self.demonstrations[record.id] = record
-        return record
 
-    def ask(self, messages: Conversation, extra: Extra, *, again: bool = False) -> Prompt:
+    def ask(self, messages: Conversation, extra: Extra, *, again: bool = False, skill: str = "") -> Prompt:
         """Add a prompt. The same one twice is one, unless `again`: then each row is its own."""
-        record = Prompt(id="", messages=messages, family=family_of(messages), source=self.source, extra=extra)
-        id_ = _id(record)
-        record = dataclasses.replace(record, id=self._number(id_) if again else id_)
+        family, told = family_of(messages), skill or _skill(extra)
+        record = self.named(
+            Prompt(id="", messages=messages, family=family, skill=told, source=self.source, extra=extra), again=again
+        )
         return self.prompts.setdefault(record.id, record)
 
     def answer(
@@ -96,9 +103,7 @@ class Pile:
     ) -> Response:
         """Add an answer. The same one twice is one, unless `again`."""
         record = Response(id="", prompt_id=prompt.id, text=text, origin=origin, model=model, extra=extra or {})
-        id_ = _id(record)
-        record = dataclasses.replace(record, id=self._number(id_) if again else id_)
-        return self.add_response(record)
+        return self.add_response(self.named(record, again=again))
 
     def judge(
         self, prompt: Prompt, ranked: Sequence[tuple[Response, int]], extra: Extra, *, annotator: str = "", **more: Any
@@ -113,7 +118,7 @@ class Pile:
             extra=extra,
             **more,
         )
-        record = dataclasses.replace(record, id=self._number(_id(record)))
+        record = self.named(record, again=True)
         self.judgements[record.id] = record
         return record
 
@@ -127,9 +132,13 @@ class Pile:
         self._answers.setdefault(response.prompt_id, {}).setdefault(response.id, response)
         return self.responses.setdefault(response.id, response)
 
-    def _number(self, id_: str) -> str:
-        self._seen[id_] += 1
-        return id_ if self._seen[id_] == 1 else stable_id(id_, str(self._seen[id_]))
+    def named(self, record: R, *, again: bool) -> R:
+        """The record with its id, which depends on the file alone. again: the same one later in it is another."""
+        id_ = stable_id(type(record).__name__.lower(), json.dumps(record.to_json(), ensure_ascii=False, sort_keys=True))
+        if again:
+            self._seen[id_] += 1
+            id_ = id_ if self._seen[id_] == 1 else stable_id(id_, str(self._seen[id_]))
+        return dataclasses.replace(record, id=id_)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -171,6 +180,6 @@ class Pile:
                 yield judgement, prompt, edited, self.responses[judgement.rewrite_of]
 
 
-def _id(record: Any_) -> str:
-    told = json.dumps(record.to_json(), ensure_ascii=False, sort_keys=True)
-    return stable_id(type(record).__name__.lower(), told)
+def _skill(extra: Extra) -> str:
+    """What a row says of the skill that it is about."""
+    return next((extra[key] for key in ("category", "skill") if isinstance(extra.get(key), str)), "")

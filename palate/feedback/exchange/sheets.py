@@ -13,7 +13,7 @@ from typing import Any
 from palate.errors import BadInput
 from palate.feedback.exchange.conversations import one_question
 from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered, who
-from palate.feedback.turns import Left, competition
+from palate.feedback.exchange.turns import Left, competition
 from palate.records import Message, Prompt, Response
 
 WIDE, LONG, RANKINGS = "csv", "csv-long", "csv-rankings"

@@ -7,7 +7,7 @@ from typing import Any
 
 from palate.feedback.exchange.conversations import rest
 from palate.feedback.exchange.pile import Pile, details, left_of, remembered, who
-from palate.feedback.turns import Left, text_of
+from palate.feedback.exchange.turns import Left, text_of
 from palate.records import Message, Prompt, Response
 
 Row = Mapping[str, Any]

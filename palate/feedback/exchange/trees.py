@@ -7,7 +7,7 @@ from typing import Any
 
 from palate.feedback.exchange.conversations import rest
 from palate.feedback.exchange.pile import Extra, Pile, details, left_of, remembered
-from palate.feedback.turns import ROLES, competition, rank_of, replies_of, text_of
+from palate.feedback.exchange.turns import ROLES, competition, text_of
 from palate.records import Conversation, Judgement, Message, Prompt, Response
 
 Row = Mapping[str, Any]
@@ -15,18 +15,19 @@ NAME = "oasst"
 
 
 def is_tree(row: Row) -> bool:
-    """{"message_tree_id", "tree_state", "prompt": {"message_id", "text", "role": "prompter", "replies": [...]}}."""
-    root = row.get("prompt")
-    return isinstance(root, Mapping) and "text" in root and "role" in root
+    """{"message_tree_id", "tree_state", "prompt": {"message_id", "text", "role": "prompter", "replies": [...]}}, or
+    that message alone."""
+    root = row.get("prompt", row)
+    return isinstance(root, Mapping) and {"text", "role"} <= set(root) and (root is not row or "replies" in root)
 
 
 def read_tree(pile: Pile, row: Row) -> None:
     """Prompts, answers, and a judgement of every group of two replies or more that have ranks. Deleted messages are
     left out with what follows them."""
-    root = row.get("prompt")
+    root = row.get("prompt", row)
     if not isinstance(root, Mapping):
         raise ValueError("prompt is no message with its replies")
-    _asked(pile, root, (), {"tree": rest(row, "prompt"), "root": True})
+    _asked(pile, root, (), {"tree": rest(row, "prompt"), "root": True} if root is not row else {"alone": True})
 
 
 def _asked(pile: Pile, node: Row, before: Conversation, noted: Extra) -> None:
@@ -53,8 +54,11 @@ def _asked(pile: Pile, node: Row, before: Conversation, noted: Extra) -> None:
 
 
 def _replies(pile: Pile, node: Row) -> list[Row]:
-    kept = replies_of(node)
-    if gone := len(node.get("replies") or []) - len(kept):
+    replies = node.get("replies") or []
+    if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies):
+        raise ValueError("replies are no list of objects")
+    kept = [reply for reply in replies if not reply.get("deleted")]
+    if gone := len(replies) - len(kept):
         pile.dropped["a deleted message"] += gone
     return kept
 
@@ -63,7 +67,9 @@ def _answered(pile: Pile, prompt: Prompt, node: Row, *, alone: bool) -> Response
     """alone: no other reply has a rank, so that a judgement does not say it."""
     if ROLES.get(text_of(node, "role"), node["role"]) != "assistant":
         raise ValueError(f"a reply to the person has the role {node['role']!r}")
-    rank = rank_of(node)
+    rank = node.get("rank")
+    if rank is not None and type(rank) is not int:
+        raise ValueError(f"the rank {rank!r} is no whole number")
     model = node.get("model_name") if isinstance(node.get("model_name"), str) else ""
     used = ["text", "role", "replies", *(["model_name"] if model else []), *(["rank"] if rank is not None else [])]
     bare, spelt = "replies" not in node or None, _spelt(node, "assistant")
@@ -99,7 +105,7 @@ def write_tree(pile: Pile) -> Iterator[Row]:
             node = _before(prompt, number, node)
         fresh = {"message_tree_id": prompt.id, "tree_state": "ready_for_export"}
         tree = told.get("tree", {}) if told.get("root") else fresh
-        yield {**tree, "prompt": node}
+        yield node if told.get("alone") else {**tree, "prompt": node}
 
 
 def _before(prompt: Prompt, number: int, node: Extra) -> Extra:

@@ -7,7 +7,7 @@ from typing import Any
 
 from palate.feedback.exchange.conversations import rest
 from palate.feedback.exchange.pile import Pile, details, left_of, remembered
-from palate.feedback.turns import Left, competition, text_of, votes_of
+from palate.feedback.exchange.turns import Left, competition, text_of
 from palate.records import Message
 
 Row = Mapping[str, Any]
@@ -21,7 +21,7 @@ def is_votes(row: Row) -> bool:
 
 def read_votes(pile: Pile, row: Row) -> None:
     """One judgement: more votes rank higher, as many rank alike."""
-    told = votes_of(row)
+    told = _votes(row)
     if len({text for text, _ in told}) < 2:
         raise Left("fewer than two different answers")
     parts = {key: text_of(row, key) for key in ("title", "body") if key in row}
@@ -42,6 +42,17 @@ def read_votes(pile: Pile, row: Row) -> None:
     ]
     ranks = competition([-score for _, score in told])
     pile.judge(prompt, list(zip(ranked, ranks)), remembered(NAME, always=True))
+
+
+def _votes(row: Row) -> list[tuple[str, int]]:
+    """(text, votes) of the answers."""
+    answers = row.get("answers")
+    if not isinstance(answers, list) or not all(isinstance(answer, Mapping) for answer in answers):
+        raise ValueError("answers is no list of objects")
+    for answer in answers:
+        if type(answer.get("score")) is not int:
+            raise ValueError(f"the score {answer.get('score')!r} is no whole number")
+    return [(text_of(answer, "text"), answer["score"]) for answer in answers]
 
 
 def write_votes(pile: Pile) -> Iterator[Row]:

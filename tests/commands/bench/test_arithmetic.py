@@ -11,7 +11,7 @@ from palate import api, flow, metrics
 from palate import recipe as recipes
 from palate.commands.bench import arithmetic, docs
 from palate.commands.bench.arithmetic import Calculation, World
-from palate.feedback import formats
+from palate.feedback.exchange import runs
 from palate.recipe import Recipe
 from palate.records import Prompt, read_jsonl
 from palate.scorers.verifier import final_number
@@ -44,7 +44,7 @@ def reopened(folder: Path) -> tuple[Recipe, Workspace]:
 
 def test_what_is_written_is_read_as_gsm8k(tmp_path: Path) -> None:
     arithmetic.write_world(tmp_path, TINY, 3)
-    read = list(formats.read_demonstrations(tmp_path / "questions.jsonl"))
+    read = runs.demonstrations(tmp_path / "questions.jsonl").demonstrations
     assert len({d.messages[0].content for d in read}) == TINY.questions
     for demonstration in read:
         worked = demonstration.messages[-1].content

@@ -1,4 +1,4 @@
-"""What rows of other programs hold: turns with what stands beside them, transcripts, replies, votes, outputs."""
+"""What rows of several formats hold: turns with what stands beside them, and transcripts."""
 
 from __future__ import annotations
 
@@ -159,53 +159,3 @@ def parting(liked: Sequence[Turn], other: Sequence[Turn]) -> int:
 def competition(values: Sequence[float]) -> list[int]:
     """Competition ranks (1, 1, 3) of values of which the smallest is best."""
     return [1 + sum(other < value for other in values) for value in values]
-
-
-# --- answers in an order -------------------------------------------------------------------------------------------
-
-
-def replies_of(node: Row) -> list[Row]:
-    """The replies to a message of an Open-Assistant tree, deleted ones left out. Raises ValueError."""
-    replies = node.get("replies") or []
-    if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies):
-        raise ValueError("replies are no list of objects")
-    return [reply for reply in replies if not reply.get("deleted")]
-
-
-def rank_of(reply: Row) -> int | None:
-    """The rank of a reply, 0 is best; None where it has none. Raises ValueError."""
-    rank = reply.get("rank")
-    if rank is not None and type(rank) is not int:
-        raise ValueError(f"the rank {rank!r} is no whole number")
-    return rank
-
-
-def outputs_of(row: Row) -> list[str]:
-    """An Alpaca row's list of outputs, best first. Raises ValueError."""
-    outputs = row.get("output")
-    if not isinstance(outputs, list) or not all(isinstance(text, str) for text in outputs):
-        raise ValueError("output is no list of texts, best first")
-    return outputs
-
-
-def history_of(row: Row) -> list[list[str]]:
-    """An Alpaca row's earlier questions and answers. Raises ValueError."""
-    history = row.get("history") or []
-    if not isinstance(history, list) or not all(_two_texts(turn) for turn in history):
-        raise ValueError("history is no list of question and answer")
-    return history
-
-
-def _two_texts(turn: Any) -> bool:
-    return isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)
-
-
-def votes_of(row: Row) -> list[tuple[str, int]]:
-    """(text, votes) of the answers to a forum's question. Raises ValueError."""
-    answers = row.get("answers")
-    if not isinstance(answers, list) or not all(isinstance(answer, Mapping) for answer in answers):
-        raise ValueError("answers is no list of objects")
-    for answer in answers:
-        if type(answer.get("score")) is not int:
-            raise ValueError(f"the score {answer.get('score')!r} is no whole number")
-    return [(text_of(answer, "text"), answer["score"]) for answer in answers]
