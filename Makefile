@@ -9,12 +9,14 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
-# Each file of tests in one of two processes: what a file sets up it sets up once. The slow ones use all cores themselves.
+# In three processes, each on its part of the cores (tests/conftest.py): on two cores there is always one that does not wait
+# for a browser or a server. Whichever has nothing left takes from the others.
+PYTEST := .venv/bin/python -m pytest --numprocesses 3 --dist worksteal
 test: .venv/ready
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow and not soak"
 
 test-slow: .venv/ready
-	.venv/bin/python -m pytest -m "slow and not soak"
+	$(PYTEST) -m "slow and not soak"
 
 check: .venv/ready
 	.venv/bin/ruff format --check palate tests

@@ -1,5 +1,6 @@
 """A whole run of the kitchen, small enough for seconds, made once and shared by the tests of the stages."""
 
+import os
 import shutil
 import signal
 import socket
@@ -14,6 +15,17 @@ from palate import flow, metrics
 from palate import recipe as recipes
 from palate.recipe import Recipe
 from palate.workspace import FOLDERS, Workspace
+
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # Threads of several processes that wait for one core cost more than they bring. Programs that tests start inherit it.
+    mine, count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[mine % len(cores) :: count])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The demo comes first: at the end one process would wait minutes for it."""
+    items.sort(key=lambda item: item.path.name != "test_demo.py")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -86,7 +86,7 @@ def test_random_walks(tmp_path: Path) -> None:
     assert random_walks(0, tmp_path) >= 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("game", [bandit, random_walks], ids=["bandit", "random walks"])
 def test_twenty_seeds(game: object, tmp_path: Path) -> None:
     assert callable(game)

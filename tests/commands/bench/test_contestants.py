@@ -107,6 +107,7 @@ def few(monkeypatch: pytest.MonkeyPatch, module: Any, *, without: tuple[str, ...
     )
 
 
+@pytest.mark.soak
 def test_train_end_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     few(monkeypatch, train, without=("compiled", "matmul_float32", "matmul_bfloat16"))
     monkeypatch.setattr(harness, "ceiling", lambda records, dtype: 1.0)
@@ -134,6 +135,7 @@ def test_cost_end_to_end() -> None:
     assert found["times_faster"]["corpus of 2,000 tokens"] == {"ratio": 1.0, "low": 1.0, "high": 1.0}
 
 
+@pytest.mark.soak
 def test_generate_end_to_end() -> None:
     found = generation.measure(
         generation.Workload(batch=2, layers=1, dim=16, heads=2, hidden=44, vocab=32, prompt=3, new=4), 5
@@ -159,6 +161,7 @@ def test_replies_that_end_are_counted_to_their_end() -> None:
         assert record.told("tokens") == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.soak
 def test_gpu_end_to_end_on_a_cpu() -> None:
     sizes = gpu.Sizes(
         trained={"tiny": replace(TINY, document=8)}, batches=(1, 3), prompt=4, new=5, rows=4, compiled=False
@@ -216,6 +219,7 @@ RACE = Race(
 )  # fmt: skip
 
 
+@pytest.mark.soak
 def test_shakespeare_end_to_end() -> None:
     text = "to be or not to be, that is the question: " * 30
     found = shakespeare.measure(text, RACE, seed=1, repeats=5)
