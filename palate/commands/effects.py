@@ -17,7 +17,7 @@ from palate.feedback.store import Store
 from palate.feedback.tables import ITEMS
 from palate.recipe import Recipe
 from palate.records import Judgement, Prompt, Response, read_jsonl
-from palate.studio.effects import Arms, Changed, Curve
+from palate.studio.effects import Arms, Changed, Curve, Surprises
 from palate.workspace import Workspace, hashed
 
 if TYPE_CHECKING:
@@ -84,6 +84,16 @@ class Effects:
             arm_of = {prompt: arm for prompt, arm in connection.execute(query)}
         with self._lock:
             return taste.arms(self._opened(), self._judgements(), arm_of, (UNSURE, RANDOM))
+
+    def surprises(self) -> Surprises:
+        """See palate/studio/effects.py."""
+        from palate.commands import taste
+
+        query = sa.select(ITEMS.c.prompt_id, ITEMS.c.number).where(ITEMS.c.campaign == self._campaign())
+        with self.store.reading("items") as connection:
+            numbers = {prompt: number for prompt, number in connection.execute(query)}
+        with self._lock:
+            return taste.surprises(self._opened(), self._judgements(), numbers)
 
     def watch(self) -> None:
         """Until it is closed, tell the queue what the reward model is unsure of, anew when there is another one."""

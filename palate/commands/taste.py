@@ -25,7 +25,7 @@ from palate.measure import preference
 from palate.measure.intervals import Interval, bootstrap
 from palate.recipe import Recipe, Reward
 from palate.records import Judgement, Prompt, Response, read_jsonl
-from palate.studio.effects import Arm, Arms, Changed, Curve, Example, Point, Ranked, Said, Share
+from palate.studio.effects import Arm, Arms, Changed, Curve, Example, Point, Ranked, Said, Share, Surprise, Surprises
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.weights import folder as weights
@@ -39,6 +39,8 @@ SUBSETS = 3
 FEWEST = 4
 """Judgements; from fewer a head learns nothing that an interval would not hide."""
 EXAMPLES = 3
+SURPRISES = 20
+"""How many judgements are shown that the reward model would have bet against."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,12 @@ def unsure(taste: Taste) -> dict[str, float]:
     return found
 
 
+def _chance(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-max(-30.0, min(30.0, log_odds))))
+
+
 def _entropy(log_odds: float) -> float:
-    p = 1 / (1 + math.exp(-max(-30.0, min(30.0, log_odds))))
+    p = _chance(log_odds)
     return -sum(q * math.log(q) for q in (p, 1 - p) if q > 0)
 
 
@@ -326,3 +332,46 @@ def _trained_right(taste: Taste, some: Sequence[Judgement]) -> Share | None:
     """Of judgements that it was not trained on."""
     new = taste.judged([j for j in some if j.id not in taste.used], None)
     return _share(preference.pair_accuracy(new, taste.scores(taste.head, new))) if new else None
+
+
+# --- where people and the model disagree -----------------------------------------------------------------------------
+
+
+def surprises(taste: Taste, judgements: Sequence[Judgement], numbers: Mapping[str, int]) -> Surprises:
+    """People's judgements by how little the reward model expects of them what they say; `numbers`: prompt id -> the
+    number of its item. A judgement is as surprising as the least expected of its pairs."""
+    values = (taste.table.features @ taste.head).tolist()
+    rows, texts = taste.table.rows, {response.id: response.text for response in taste.responses}
+    people = [
+        j for j in judgements if not j.simulated and j.prompt_id in numbers and len(rows.keys() & j.ranks.keys()) > 1
+    ]
+    found = []
+    for judgement in people:
+        ranked = [(id_, rank) for id_, rank in judgement.ranks.items() if id_ in rows]
+        margins = [
+            (values[rows[better]] - values[rows[worse]], better, worse)
+            for (better, first), (worse, then) in itertools.permutations(ranked, 2)
+            if first < then
+        ]
+        if margins and min(margins)[0] < 0:
+            margin, better, worse = min(margins)
+            found.append((margin, judgement, better, worse))
+    found.sort(key=lambda one: (one[0], one[1].id))
+    return Surprises(
+        judgements=len(people),
+        against=len(found),
+        found=[
+            Surprise(
+                number=numbers[judgement.prompt_id],
+                prompt=taste.prompts[judgement.prompt_id].messages[-1].content,
+                better=texts[better],
+                worse=texts[worse],
+                chance=_chance(margin),
+                annotator=judgement.annotator,
+                rationale=judgement.rationale,
+                learned=judgement.id in taste.used,
+            )
+            for margin, judgement, better, worse in found[:SURPRISES]
+        ],
+        prompts=list(dict.fromkeys(judgement.prompt_id for _, judgement, _, _ in found[:SURPRISES])),
+    )

@@ -14,7 +14,7 @@ from palate.feedback import care
 from palate.feedback.queue import Lease, lease_of
 from palate.feedback.store import Store, standing
 from palate.feedback.tables import ITEMS, JUDGEMENTS, LEASES, PROMPTS, TOPICS
-from palate.records import Prompt
+from palate.records import Judgement, Prompt
 
 Show = Literal["all", "open", "begun", "enough", "gold", "upsetting", "unrankable"]
 """Which items: those that lack judgements; those of them that have some; that have enough; whose right order is known;
@@ -112,6 +112,18 @@ def unrankable(store: Store, campaign: str, *, most: int) -> list[Unrankable]:
         )
         for row in found
     ]
+
+
+def judged(store: Store, campaign: str, prompt_id: str) -> list[Judgement]:
+    """What was said of one prompt and counts, in the order it came; who could not rank it is among it."""
+    query = (
+        sa.select(JUDGEMENTS.c.record)
+        .where(JUDGEMENTS.c.prompt_id == prompt_id, *standing(campaign))
+        .order_by(JUDGEMENTS.c.number)
+    )
+    with store.reading("judgements") as connection:
+        found = [Judgement.from_json(record) for (record,) in connection.execute(query)]
+    return [judgement for judgement in found if judgement.ranks or judgement.cannot_rank]
 
 
 def _could_not(campaign: str) -> list[sa.ColumnElement[bool]]:

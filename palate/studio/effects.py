@@ -110,6 +110,36 @@ class Arms(BaseModel):
     """Accuracy of the unsure arm's heads minus that of the arm of chance, on the same held-out prompts."""
 
 
+class Surprise(BaseModel):
+    """A judgement of a person that the reward model would have bet against: of its pairs the least expected one."""
+
+    number: int
+    """Of the item in the queue."""
+    prompt: str
+    """The last message of the prompt."""
+    better: str
+    """The answer that the person put above the other."""
+    worse: str
+    chance: float
+    """What the model gives it that somebody orders the two like this."""
+    annotator: str
+    rationale: str
+    learned: bool
+    """Whether the model was trained on this judgement, and would bet against it all the same."""
+
+
+class Surprises(BaseModel):
+    """People's judgements beside what the reward model expects of them, the least expected first."""
+
+    judgements: int
+    """Of people, about answers that the queue asks about."""
+    against: int
+    """How many of them have a pair that the model would have bet against."""
+    found: list[Surprise]
+    prompts: list[str]
+    """Ids of the prompts that are shown."""
+
+
 class Effects(Protocol):
     """Every method takes seconds or minutes: ask through `Background`."""
 
@@ -128,3 +158,6 @@ class Effects(Protocol):
 
     def arms(self) -> Arms:
         """Active choice beside chance."""
+
+    def surprises(self) -> Surprises:
+        """Where people and the reward model disagree most."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel
 
-from palate.studio.background import Told
-from palate.studio.effects import Arms, Changed, Curve
+from palate.studio.effects import Arms, Changed, Curve, Effects, Surprises
 from palate.studio.here import Studio
 
 T = TypeVar("T")
+State = Literal["none", "computing", "ready", "failed"]
 PATIENCE = 0.2
 """Seconds that a page waits for what may be nearly there."""
 
@@ -19,38 +20,35 @@ class Learned(BaseModel, Generic[T]):
     """What is known so far. `state`: none (there is no reward model), computing, ready, failed; while it is computed
     anew `value` is what it was before."""
 
-    state: Literal["none", "computing", "ready", "failed"]
+    state: State
     value: T | None
     error: str
 
 
 def curve(studio: Studio) -> Learned[list[Curve]]:
     """Accuracy by how many judgements."""
-    effects = studio.effects
-    if effects is None or not effects.ready:
-        return Learned(state="none", value=None, error="")
-    return _learned(studio.background.ask("curve", effects.key(), effects.curve, patience=PATIENCE))
+    return _asked(studio, "curve", lambda effects: effects.curve())
 
 
 def changed(studio: Studio, name: str) -> Learned[Changed]:
     """What one person's judgements changed."""
-    effects = studio.effects
-    if effects is None or not effects.ready:
-        return Learned(state="none", value=None, error="")
-    make = effects.changed
-    return _learned(studio.background.ask(f"changed by {name}", effects.key(), lambda: make(name), patience=PATIENCE))
+    return _asked(studio, f"changed by {name}", lambda effects: effects.changed(name))
 
 
 def arms(studio: Studio) -> Learned[Arms]:
     """Active choice beside chance."""
+    return _asked(studio, "arms", lambda effects: effects.arms())
+
+
+def surprises(studio: Studio) -> Learned[Surprises]:
+    """Where people and the reward model disagree most."""
+    return _asked(studio, "surprises", lambda effects: effects.surprises())
+
+
+def _asked(studio: Studio, what: str, compute: Callable[[Effects], T | None]) -> Learned[T]:
     effects = studio.effects
     if effects is None or not effects.ready:
         return Learned(state="none", value=None, error="")
-    return _learned(studio.background.ask("arms", effects.key(), effects.arms, patience=PATIENCE))
-
-
-def _learned(told: Told[T]) -> Learned[T]:
-    state: Literal["computing", "ready", "failed"] = (
-        "computing" if told.computing else "failed" if told.error else "ready"
-    )
+    told = studio.background.ask(what, effects.key(), lambda: compute(effects), patience=PATIENCE)
+    state: State = "computing" if told.computing else "failed" if told.error else "ready"
     return Learned(state=state, value=told.value, error=told.error)

@@ -23,7 +23,7 @@ from palate.studio import learned
 from palate.studio.effects import Said
 from palate.studio.here import Here, Lead, Studio
 from palate.studio.pages import page
-from palate.studio.rank import REASONS
+from palate.studio.rank import REASONS, pass_over
 from palate.studio.wishes import upsets
 
 router = APIRouter(tags=["queue"])
@@ -112,6 +112,22 @@ class Whole(Line):
 
     answers: list[str]
     right: dict[str, int]
+
+
+class Given(BaseModel):
+    """What one annotator said of a prompt."""
+
+    annotator: str
+    simulated: bool
+    ranks: dict[str, int]
+    """An answer's number -> its rank; answers that were not ranked are not in it."""
+    cannot_rank: str
+    rationale: str
+    flags: dict[str, list[str]]
+    """An answer's number -> what it was flagged as."""
+    seconds: float | None
+    untouched: bool
+    created_at: str
 
 
 class Right(BaseModel):
@@ -206,6 +222,30 @@ def whole(studio: Studio, number: int) -> Whole:
     known = row.gold or {}
     right = {str(place): known[answer.id] for place, answer in enumerate(answers, start=1) if answer.id in known}
     return Whole(**_line(row), answers=[answer.text for answer in answers], right=right)
+
+
+def given(studio: Studio, name: str, number: int) -> list[Given]:
+    """What was said of one item, in the order it came. Who has seen it is no longer blind: it comes to that person only
+    when nothing else is left. 404 where there is no such item."""
+    row = _found(studio, number)
+    places = {answer.id: str(place) for place, answer in enumerate(_answers(studio, row.prompt), start=1)}
+    said = items.judged(studio.store, studio.campaign, row.prompt.id)
+    if said:
+        pass_over(studio, name, [row.prompt.id])
+    return [
+        Given(
+            annotator=one.annotator,
+            simulated=one.simulated,
+            ranks={places[id_]: rank for id_, rank in one.ranks.items() if id_ in places},
+            cannot_rank=one.cannot_rank,
+            rationale=one.rationale,
+            flags={places[id_]: flags for id_, flags in one.flags.items() if id_ in places and flags},
+            seconds=one.seconds,
+            untouched=bool(one.ranks) and not one.touched,
+            created_at=one.created_at,
+        )
+        for one in said
+    ]
 
 
 def _found(studio: Studio, number: int) -> items.Row:
@@ -371,6 +411,8 @@ def show_item(request: Request, studio: Here, person: Lead, number: Number, kept
         request,
         "queue_item.html",
         item=item,
+        given=given(studio, person.name, number),
+        reasons=REASONS,
         upsets=upsets(studio, person.name, item.topics),
         overlap=studio.settings.overlap,
         kept=kept,
@@ -429,6 +471,12 @@ def get_items(
 def get_item(number: Number, studio: Here, person: Lead) -> Whole:
     """One prompt with its answers. Nothing says who wrote them."""
     return whole(studio, number)
+
+
+@router.get("/api/v1/queue/items/{number}/judgements")
+def get_item_judgements(number: Number, studio: Here, person: Lead) -> list[Given]:
+    """What was said of one prompt; what was superseded or withdrawn is left out."""
+    return given(studio, person.name, number)
 
 
 @router.put("/api/v1/queue/items/{number}/gold", status_code=204)

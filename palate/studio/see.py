@@ -9,14 +9,16 @@ from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
 
 from palate.errors import PalateError
+from palate.feedback import care
 from palate.studio import figures, learned, live, plots
 from palate.studio.background import Told
-from palate.studio.effects import Arms, Changed, Curve
+from palate.studio.effects import Arms, Changed, Curve, Surprises
 from palate.studio.figures import Figures, Row
 from palate.studio.here import Anybody, Evaluator, Here, Lead, Studio
 from palate.studio.learned import Learned
 from palate.studio.pages import page
 from palate.studio.rank import pass_over
+from palate.studio.wishes import Upsets, upsets
 
 router = APIRouter(tags=["see"])
 PATIENCE = 1.5
@@ -62,6 +64,14 @@ def changed(studio: Studio, name: str) -> Learned[Changed]:
     return told
 
 
+def surprises(studio: Studio, name: str) -> Learned[Surprises]:
+    """Where people and the model disagree most. Who has seen it is no longer blind for these prompts, either."""
+    told = learned.surprises(studio)
+    if told.value is not None and told.value.prompts:
+        pass_over(studio, name, told.value.prompts)
+    return told
+
+
 def report_of(studio: Studio) -> str | None:
     """The run's report, None where there is none yet."""
     run = studio.workspace
@@ -75,7 +85,16 @@ def report_of(studio: Studio) -> str | None:
 
 # --- the pages -------------------------------------------------------------------------------------------------------
 
-PARTS = Literal["figures", "curve", "changed", "arms"]
+PARTS = Literal["figures", "curve", "changed", "arms", "surprises"]
+
+
+def _upsets(studio: Studio, name: str, told: Learned[Changed] | Learned[Surprises]) -> Upsets | None:
+    """What may upset in the prompts that are shown."""
+    if told.value is None:
+        return None
+    with studio.store.reading("topics") as connection:
+        found = care.of_prompts(connection, studio.campaign, told.value.prompts)
+    return upsets(studio, name, sorted({topic for topics in found.values() for topic in topics}))
 
 
 def _part(studio: Studio, person: Any, name: str) -> dict[str, Any]:
@@ -88,8 +107,12 @@ def _part(studio: Studio, person: Any, name: str) -> dict[str, Any]:
         values["curve"] = learned.curve(studio)
     if name == "changed":
         values["changed"] = changed(studio, person.name)
+        values["upsets"] = _upsets(studio, person.name, values["changed"])
     if name == "arms":
         values["arms"] = learned.arms(studio)
+    if name == "surprises":
+        values["surprises"] = surprises(studio, person.name)
+        values["upsets"] = _upsets(studio, person.name, values["surprises"])
     return values
 
 
@@ -118,12 +141,18 @@ def show_changed(request: Request, studio: Here, person: Evaluator) -> HTMLRespo
     return page(request, "changed.html", **_part(studio, person, "changed"))
 
 
+@router.get("/see/surprises", response_class=HTMLResponse, include_in_schema=False)
+def show_surprises(request: Request, studio: Here, person: Lead) -> HTMLResponse:
+    """Where people and the model disagree."""
+    return page(request, "surprises.html", **_part(studio, person, "surprises"))
+
+
 @router.get("/see/part/{name}", response_class=HTMLResponse, include_in_schema=False)
 def show_part(request: Request, studio: Here, person: Anybody, name: PARTS) -> HTMLResponse:
     """A part of the page that was still being computed when the page was sent. 204 while it is."""
     if name == "changed" and not person.may("evaluator"):
         raise HTTPException(403, "This needs the role evaluator.")
-    if name == "arms" and not person.may("lead"):
+    if name in ("arms", "surprises") and not person.may("lead"):
         raise HTTPException(403, "This needs the role lead.")
     values = _part(studio, person, name)
     told = values["counted"] if name == "figures" else values[name]
@@ -179,3 +208,9 @@ def get_changed(studio: Here, person: Evaluator) -> Learned[Changed]:
 def get_arms(studio: Here, person: Lead) -> Learned[Arms]:
     """Prompts chosen by the reward model's doubt beside prompts chosen by chance."""
     return learned.arms(studio)
+
+
+@router.get("/api/v1/see/surprises")
+def get_surprises(studio: Here, person: Lead) -> Learned[Surprises]:
+    """People's judgements that the reward model would have bet against, the least expected first."""
+    return surprises(studio, person.name)

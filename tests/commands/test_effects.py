@@ -197,6 +197,38 @@ def test_both_arms_learn_from_as_many_judgements(
     assert told.difference.mean == pytest.approx(gap)
 
 
+def test_the_least_expected_judgements_come_first(here: tuple[Effects, Store, list[Prompt], Answers]) -> None:
+    effects, store, prompts, by = here
+    run = effects.workspace
+    opened = taste.read(effects.recipe, run, run)
+    values = (opened.table.features @ opened.head).tolist()
+
+    def score(response: Response) -> float:
+        return values[opened.table.rows[response.id]]
+
+    one, two, three = [p for p in prompts if len({score(r) for r in by[p.id]}) == len(by[p.id]) > 2][:3]
+    best, worst = ({p.id: f(by[p.id], key=score) for p in (one, two, three)} for f in (max, min))
+    as_the_model = {r.id: n for n, r in enumerate(sorted(by[one.id], key=score, reverse=True), start=1)}
+    judge(store, effects, "ann", one, as_the_model)
+    judge(store, effects, "sim", two, {best[two.id].id: 2, worst[two.id].id: 1}, simulated=True)
+    judge(store, effects, "tie", two, {best[two.id].id: 1, worst[two.id].id: 1})
+    for who, prompt in (("ben", two), ("cy", three)):
+        judge(
+            store, effects, who, prompt, {best[prompt.id].id: 2, worst[prompt.id].id: 1}, rationale=f"{who} thinks so"
+        )
+    told = effects.surprises()
+    assert (told.judgements, told.against) == (4, 2) and set(told.prompts) == {two.id, three.id}
+    assert [one.chance for one in told.found] == sorted(one.chance for one in told.found)
+    numbers = {row.prompt.id: row.number for row in everything(store, effects)}
+    for found in told.found:
+        prompt = two if found.annotator == "ben" else three
+        assert (found.better, found.worse) == (worst[prompt.id].text, best[prompt.id].text)
+        margin = score(worst[prompt.id]) - score(best[prompt.id])
+        assert found.chance == pytest.approx(1 / (1 + math.exp(-margin))) and found.chance < 0.5
+        assert found.number == numbers[prompt.id] and found.prompt == prompt.messages[-1].content
+        assert found.rationale == f"{found.annotator} thinks so" and not found.learned
+
+
 def test_without_a_reward_model_nothing_is_ready(here: tuple[Effects, Store, list[Prompt], Answers]) -> None:
     effects, store, _, _ = here
     shutil.rmtree(effects.workspace.folder / "08-reward")

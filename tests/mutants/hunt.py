@@ -4,11 +4,12 @@
     python tests/mutants/hunt.py gae   only those whose place or words hold "gae"; writes nothing
 
 A test suite is only worth the faults it notices. One process is forked for each fault from one that has imported torch
-already, so a fault costs what its test costs.
+already, so a fault costs what its test costs; as many hunt at once as there are cores.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import shutil
@@ -17,10 +18,13 @@ import sys
 import tempfile
 import time
 import tomllib
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 LIMIT_S = 600
 """A fault that makes its test hang is noticed too."""
 
@@ -87,6 +91,51 @@ def run(tests: list[str], copy: Path) -> int:
     return -1 if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
 
 
+# --- several at once -------------------------------------------------------------------------------------------------
+
+MANY = 12  # tests without a fault that run together
+
+
+class Hunter:
+    """One of several processes: it has a copy of the package, and a core, of its own."""
+
+    copy = Path()
+
+    @classmethod
+    def settle(cls, place: str, taken: Any) -> None:
+        """In a process that has just begun. taken: how many have."""
+        with taken.get_lock():
+            mine, taken.value = taken.value, taken.value + 1
+        cls.copy = Path(place, str(mine))
+        cls.copy.mkdir()
+        shutil.copytree(ROOT / "recipes", cls.copy / "recipes")
+        if cores := CORES[mine : mine + 1]:
+            os.sched_setaffinity(0, cores)
+
+    @classmethod
+    def fresh(cls) -> None:
+        """The package as it is."""
+        shutil.rmtree(cls.copy / "palate", ignore_errors=True)
+        shutil.copytree(ROOT / "palate", cls.copy / "palate", ignore=shutil.ignore_patterns("__pycache__"))
+
+    @classmethod
+    def without(cls, tests: list[str]) -> int:
+        """pytest's exit code where nothing is at fault."""
+        cls.fresh()
+        return run(tests, cls.copy)
+
+    @classmethod
+    def notices(cls, fault: Fault) -> tuple[str, float]:
+        """(what became of the fault, seconds)."""
+        cls.fresh()
+        put_in(fault, cls.copy)
+        started = time.monotonic()
+        code = run([fault.test], cls.copy)
+        # 1 is "a test failed"; anything else but a hang means that the test did not run, which proves nothing.
+        result = {1: "caught", -1: "caught (it hung)", 0: "GOT AWAY"}.get(code, f"NOT RUN (code {code})")
+        return result, time.monotonic() - started
+
+
 def main(words: list[str]) -> int:
     """Hunt; 1 when a fault got away."""
     import numpy
@@ -97,29 +146,23 @@ def main(words: list[str]) -> int:
 
     del numpy, pydantic, sqlalchemy, tokenizers, torch
     chosen = [f for f in faults() if not words or any(w in f"{f.file} {f.told} {f.test}" for w in words)]
-    lines, away = [], 0
-    with tempfile.TemporaryDirectory() as place:
-        copy = Path(place)
-        shutil.copytree(ROOT / "recipes", copy / "recipes")
-
-        def fresh() -> None:
-            shutil.rmtree(copy / "palate", ignore_errors=True)
-            shutil.copytree(ROOT / "palate", copy / "palate", ignore=shutil.ignore_patterns("__pycache__"))
-
-        fresh()
-        if code := run(sorted({f.test for f in chosen}), copy):
-            print(f"without any fault the named tests end with code {code}; mend them first.")
-            return 2
-        for number, fault in enumerate(chosen, start=1):
-            fresh()
-            put_in(fault, copy)
-            started = time.monotonic()
-            code = run([fault.test], copy)
-            # 1 is "a test failed"; anything else but a hang means that the test did not run, which proves nothing.
-            result = {1: "caught", -1: "caught (it hung)", 0: "GOT AWAY"}.get(code, f"NOT RUN (code {code})")
+    tests = sorted({f.test for f in chosen})
+    groups = [tests[start : start + MANY] for start in range(0, len(tests), MANY)]
+    lines, away, forked = [], 0, multiprocessing.get_context("fork")
+    with (
+        tempfile.TemporaryDirectory() as place,
+        ProcessPoolExecutor(max(1, len(CORES)), forked, Hunter.settle, (place, forked.Value("i"))) as pool,
+    ):
+        for group, code in zip(groups, pool.map(Hunter.without, groups), strict=True):
+            if code:
+                pool.shutdown(cancel_futures=True)
+                print(f"without any fault one of these ends with code {code}; mend it first: {' '.join(group)}")
+                return 2
+        found = zip(chosen, pool.map(Hunter.notices, chosen), strict=True)
+        for number, (fault, (result, seconds)) in enumerate(found, start=1):
             away += not result.startswith("caught")
             lines.append(f"| {number} | `{fault.file}` | {fault.told} | `{fault.test}` | {result} |")
-            print(f"{number:3}/{len(chosen)} {result:10} {time.monotonic() - started:5.1f} s  {fault.told}", flush=True)
+            print(f"{number:3}/{len(chosen)} {result:10} {seconds:5.1f} s  {fault.told}", flush=True)
     print(f"{len(chosen) - away} of {len(chosen)} caught")
     if not words:
         write(lines, away)

@@ -23,7 +23,8 @@ from .conftest import asking
 
 API = "/api/v1/queue"
 EVERYWHERE = ("/queue", "/queue/items/1", "/queue/export?format=palate", API, f"{API}/settings", f"{API}/items",
-              f"{API}/items/1", f"{API}/leases", f"{API}/unrankable", "/api/v1/files/palate")  # fmt: skip
+              f"{API}/items/1", f"{API}/items/1/judgements", f"{API}/leases", f"{API}/unrankable",
+              "/api/v1/files/palate")  # fmt: skip
 
 
 def judged(studio: Studio, who: str, prompt: int = 0, **values: object) -> Judgement:
@@ -56,7 +57,15 @@ def test_only_leads_see_the_queue(studio: Studio) -> None:
 
 def test_nothing_on_a_leads_pages_says_who_wrote_an_answer(client: TestClient, studio: Studio) -> None:
     """Whoever works alone ranks the same answers a minute later."""
-    for path in ("/queue", "/queue/items/1", f"{API}/items", f"{API}/items/1", f"{API}/leases"):
+    judged(studio, "ben", 0, rationale="Good.")
+    for path in (
+        "/queue",
+        "/queue/items/1",
+        f"{API}/items",
+        f"{API}/items/1",
+        f"{API}/items/1/judgements",
+        f"{API}/leases",
+    ):
         served = client.get(path).text
         assert "dinner" in served.lower() or path.endswith("leases")
         assert "secret" not in served and "response-" not in served, path
@@ -129,6 +138,31 @@ def test_a_right_order_makes_a_gold_item_and_back(client: TestClient, studio: St
     assert studio.queue.gold() == {"prompt-2": {ids[3]: 1, ids[0]: 2}}
     assert client.delete(f"{API}/items/{number}/gold").status_code == 204 and studio.queue.gold() == {}
     assert client.get(f"{API}/items/9999").status_code == 404
+
+
+def test_a_lead_sees_what_was_said_of_a_prompt_and_gets_it_last(client: TestClient, studio: Studio) -> None:
+    ids = [r.id for r in responses() if r.prompt_id == "prompt-3"]
+    judged(studio, "ben", 3, flags={ids[1]: ["personal_data"]}, touched=False, rationale="<b>Soup</b> first.")
+    judged(studio, "cy", 3, ranks={ids[0]: 2, ids[2]: 1, ids[3]: 2}, simulated=True)
+    judged(studio, "dan", 3, ranks={}, cannot_rank="no_expertise")
+    judged(studio, "eve", 3, ranks={}, cannot_rank="all_bad")
+    judged(studio, "fay", 3, id="withdrawn", ranks={}, supersedes="judgement e 3")
+    number = client.get(f"{API}/items?find=number 3").json()["lines"][0]["number"]
+    told = client.get(f"{API}/items/{number}/judgements").json()
+    assert [(one["annotator"], one["ranks"], one["cannot_rank"]) for one in told] == [
+        ("ben", {"1": 1, "2": 2, "3": 3, "4": 4}, ""), ("cy", {"1": 2, "3": 1, "4": 2}, ""),
+        ("dan", {}, "no_expertise"),
+    ]  # fmt: skip
+    assert told[0]["flags"] == {"2": ["personal_data"]} and [one["untouched"] for one in told] == [True, False, False]
+    page = " ".join(client.get(f"/queue/items/{number}").text.split())
+    assert "1 > 2 > 3 > 4" in page and "3 > 1 = 4" in page and "2: personal data" in page and "&lt;b&gt;Soup" in page
+    assert "do not know enough" in page and page.count("badge simulated") == 1
+    seen = []
+    for _ in range(6):
+        item = client.post("/api/v1/rank/next").json()
+        seen.append(item["messages"][0]["content"])
+        client.post("/api/v1/judgements", json={"lease": item["lease"], "ranks": {"1": 1, "2": 2}})
+    assert seen.index("Suggest dinner number 3.") == 5, "whoever has seen others' orders is not blind for it"
 
 
 def test_what_nobody_could_rank_is_listed_with_the_reason(client: TestClient, studio: Studio) -> None:

@@ -137,6 +137,7 @@ RULES = {
         PUT /api/v1/queue/settings
         GET /api/v1/queue/items
         GET /api/v1/queue/items/{number}
+        GET /api/v1/queue/items/{number}/judgements
         PUT /api/v1/queue/items/{number}/gold
         DELETE /api/v1/queue/items/{number}/gold
         GET /api/v1/queue/leases
@@ -159,6 +160,8 @@ RULES = {
         DELETE /api/v1/invites/{id_}
         GET /api/v1/audit
         GET /api/v1/see/arms
+        GET /see/surprises
+        GET /api/v1/see/surprises
     """,
 }
 RULE = {line.strip(): role for role, lines in RULES.items() for line in lines.splitlines() if line.strip()}

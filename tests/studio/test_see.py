@@ -22,7 +22,7 @@ from palate.records import CRITERIA, Demonstration, Judgement, Prompt, conversat
 from palate.studio import figures, plots
 from palate.studio.app import build
 from palate.studio.background import Background
-from palate.studio.effects import Arm, Arms, Changed, Curve, Example, Point, Ranked, Said, Share
+from palate.studio.effects import Arm, Arms, Changed, Curve, Example, Point, Ranked, Said, Share, Surprise, Surprises
 from palate.studio.here import Studio
 from palate.workspace import Workspace
 
@@ -248,6 +248,16 @@ class Made:
             labels=9, difference=Share(mean=0.031, low=-0.01, high=0.07, n=9),
         )  # fmt: skip
 
+    def surprises(self) -> Surprises:
+        found = [
+            Surprise(
+                number=2, prompt="Soup?", better="<script>alert(1)</script> **mine**", worse="theirs", chance=chance,
+                annotator="eve", rationale="It is warm.", learned=chance > 0.1,
+            )
+            for chance in (0.034, 0.31)
+        ]  # fmt: skip
+        return Surprises(judgements=40, against=7, found=found, prompts=["prompt-4"])
+
 
 @pytest.fixture
 def made(studio: Studio) -> Studio:
@@ -296,6 +306,27 @@ def test_both_arms_are_beside_each_other(made: Studio) -> None:
             and "chance" in page
         )
         assert client.get("/api/v1/see/arms").json()["value"]["labels"] == 9
+
+
+def test_where_the_model_would_have_bet_against_people(made: Studio) -> None:
+    with asking(made) as client:
+        assert "/see/surprises" in client.get("/see").text
+        page = " ".join(client.get("/see/surprises").text.split())
+        assert "Of 40 judgements by people, 7 have a pair" in page and "The 2 least expected ones:" in page
+        assert "3.4 %" in page and "31 %</strong>, though it has learned" in page and 'href="/queue/items/2"' in page
+        assert "<script>alert" not in page and "<strong>mine</strong>" in page and 'id="uncover"' not in page
+        assert [one["learned"] for one in client.get("/api/v1/see/surprises").json()["value"]["found"]] == [False, True]
+        judged(made, "ben", 4, flags={"response-4-0-by-secret-model": ["harmful"]})
+        for path in ("/see/surprises", "/see/changed"):
+            assert 'id="uncover"' in client.get(path).text, "what somebody called harmful is covered here, too"
+        seen = []
+        for _ in range(6):
+            item = client.post("/api/v1/rank/next").json()
+            seen.append(item["messages"][0]["content"])
+            client.post("/api/v1/judgements", json={"lease": item["lease"], "ranks": {"1": 1, "2": 2}})
+        assert seen.index("Suggest dinner number 4.") == 5, "last of all"
+    with as_one(made, "eve", "evaluator") as eve:
+        assert "/see/surprises" not in eve.get("/see").text and eve.get("/see/part/surprises").status_code == 403
 
 
 # --- a run -----------------------------------------------------------------------------------------------------------
