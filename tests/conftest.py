@@ -17,7 +17,7 @@ from palate.recipe import Recipe
 from palate.workspace import FOLDERS, Workspace
 
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-    # Threads of several processes that wait for one core cost more than they bring. Programs that tests start inherit it.
+    # Threads of several processes that wait for one core cost more than they bring. What tests start inherits it.
     mine, count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[mine % len(cores) :: count])

@@ -319,6 +319,7 @@ def test_where_the_model_would_have_bet_against_people(made: Studio) -> None:
         judged(made, "ben", 4, flags={"response-4-0-by-secret-model": ["harmful"]})
         for path in ("/see/surprises", "/see/changed"):
             assert 'id="uncover"' in client.get(path).text, "what somebody called harmful is covered here, too"
+        client.put("/api/v1/queue/settings", json={**client.get("/api/v1/queue/settings").json(), "overlap": 9})
         seen = []
         for _ in range(6):
             item = client.post("/api/v1/rank/next").json()
