@@ -316,16 +316,15 @@ def test_where_the_model_would_have_bet_against_people(made: Studio) -> None:
         assert "3.4 %" in page and "31 %</strong>, though it has learned" in page and 'href="/queue/items/2"' in page
         assert "<script>alert" not in page and "<strong>mine</strong>" in page and 'id="uncover"' not in page
         assert [one["learned"] for one in client.get("/api/v1/see/surprises").json()["value"]["found"]] == [False, True]
-        judged(made, "ben", 4, flags={"response-4-0-by-secret-model": ["harmful"]})
-        for path in ("/see/surprises", "/see/changed"):
-            assert 'id="uncover"' in client.get(path).text, "what somebody called harmful is covered here, too"
-        client.put("/api/v1/queue/settings", json={**client.get("/api/v1/queue/settings").json(), "overlap": 9})
         seen = []
         for _ in range(6):
             item = client.post("/api/v1/rank/next").json()
             seen.append(item["messages"][0]["content"])
             client.post("/api/v1/judgements", json={"lease": item["lease"], "ranks": {"1": 1, "2": 2}})
         assert seen.index("Suggest dinner number 4.") == 5, "last of all"
+        judged(made, "ben", 4, flags={"response-4-0-by-secret-model": ["harmful"]})
+        for path in ("/see/surprises", "/see/changed"):
+            assert 'id="uncover"' in client.get(path).text, "what somebody called harmful is covered here, too"
     with as_one(made, "eve", "evaluator") as eve:
         assert "/see/surprises" not in eve.get("/see").text and eve.get("/see/part/surprises").status_code == 403
 
