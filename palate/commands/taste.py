@@ -25,7 +25,20 @@ from palate.measure import preference
 from palate.measure.intervals import Interval, bootstrap
 from palate.recipe import Recipe, Reward
 from palate.records import Judgement, Prompt, Response, read_jsonl
-from palate.studio.effects import Arm, Arms, Changed, Curve, Example, Point, Ranked, Said, Share, Surprise, Surprises
+from palate.studio.effects import (
+    Arm,
+    Arms,
+    By,
+    Changed,
+    Curve,
+    Example,
+    Point,
+    Ranked,
+    Said,
+    Share,
+    Surprise,
+    Surprises,
+)
 from palate.text import tokenizer as tokenizers
 from palate.text.tokenizer import Tokenizer
 from palate.weights import folder as weights
@@ -338,40 +351,37 @@ def _trained_right(taste: Taste, some: Sequence[Judgement]) -> Share | None:
 
 
 def surprises(taste: Taste, judgements: Sequence[Judgement], numbers: Mapping[str, int]) -> Surprises:
-    """People's judgements by how little the reward model expects of them what they say; `numbers`: prompt id -> the
-    number of its item. A judgement is as surprising as the least expected of its pairs."""
+    """How people order pairs, by how little the reward model expects it, one pair a prompt; `numbers`: prompt id -> the
+    number of its item."""
     values = (taste.table.features @ taste.head).tolist()
     rows, texts = taste.table.rows, {response.id: response.text for response in taste.responses}
-    people = [
-        j for j in judgements if not j.simulated and j.prompt_id in numbers and len(rows.keys() & j.ranks.keys()) > 1
-    ]
-    found = []
+    people = [j for j in judgements if not j.simulated and j.prompt_id in numbers]
+    pairs: dict[tuple[str, str, str], list[Judgement]] = {}
     for judgement in people:
         ranked = [(id_, rank) for id_, rank in judgement.ranks.items() if id_ in rows]
-        margins = [
-            (values[rows[better]] - values[rows[worse]], better, worse)
-            for (better, first), (worse, then) in itertools.permutations(ranked, 2)
-            if first < then
-        ]
-        if margins and min(margins)[0] < 0:
-            margin, better, worse = min(margins)
-            found.append((margin, judgement, better, worse))
-    found.sort(key=lambda one: (one[0], one[1].id))
+        for (better, first), (worse, then) in itertools.permutations(ranked, 2):
+            if first < then:
+                pairs.setdefault((judgement.prompt_id, better, worse), []).append(judgement)
+    margins = {pair: values[rows[pair[1]]] - values[rows[pair[2]]] for pair in pairs}
+    against = sorted((margin, pair) for pair, margin in margins.items() if margin < 0)
+    least = {pair[0]: (margin, pair) for margin, pair in reversed(against)}  # of every prompt its first one
+    shown = sorted(least.values())[:SURPRISES]
     return Surprises(
-        judgements=len(people),
-        against=len(found),
+        pairs=sum(map(len, pairs.values())),
+        against=sum(len(pairs[pair]) for _, pair in against),
         found=[
             Surprise(
-                number=numbers[judgement.prompt_id],
-                prompt=taste.prompts[judgement.prompt_id].messages[-1].content,
+                number=numbers[prompt],
+                prompt=taste.prompts[prompt].messages[-1].content,
                 better=texts[better],
                 worse=texts[worse],
                 chance=_chance(margin),
-                annotator=judgement.annotator,
-                rationale=judgement.rationale,
-                learned=judgement.id in taste.used,
+                by=[
+                    By(annotator=j.annotator, rationale=j.rationale, learned=j.id in taste.used)
+                    for j in pairs[prompt, better, worse]
+                ],
             )
-            for margin, judgement, better, worse in found[:SURPRISES]
+            for margin, (prompt, better, worse) in shown
         ],
-        prompts=list(dict.fromkeys(judgement.prompt_id for _, judgement, _, _ in found[:SURPRISES])),
+        prompts=[prompt for _, (prompt, _, _) in shown],
     )

@@ -110,31 +110,38 @@ class Arms(BaseModel):
     """Accuracy of the unsure arm's heads minus that of the arm of chance, on the same held-out prompts."""
 
 
+class By(BaseModel):
+    """A person who orders two answers in some way."""
+
+    annotator: str
+    rationale: str
+    learned: bool
+    """Whether the model was trained on this person's judgement, and would bet against it all the same."""
+
+
 class Surprise(BaseModel):
-    """A judgement of a person that the reward model would have bet against: of its pairs the least expected one."""
+    """Two answers to a prompt that people order as the reward model would not: of the prompt's pairs the least expected
+    one."""
 
     number: int
     """Of the item in the queue."""
     prompt: str
     """The last message of the prompt."""
     better: str
-    """The answer that the person put above the other."""
+    """The answer that people put above the other."""
     worse: str
     chance: float
     """What the model gives it that somebody orders the two like this."""
-    annotator: str
-    rationale: str
-    learned: bool
-    """Whether the model was trained on this judgement, and would bet against it all the same."""
+    by: list[By]
 
 
 class Surprises(BaseModel):
-    """People's judgements beside what the reward model expects of them, the least expected first."""
+    """How people order pairs beside what the reward model expects, the least expected first."""
 
-    judgements: int
-    """Of people, about answers that the queue asks about."""
+    pairs: int
+    """That people put in order, of answers that the queue asks about; two people's are two."""
     against: int
-    """How many of them have a pair that the model would have bet against."""
+    """How many of them the model would have ordered the other way."""
     found: list[Surprise]
     prompts: list[str]
     """Ids of the prompts that are shown."""

@@ -212,21 +212,28 @@ def test_the_least_expected_judgements_come_first(here: tuple[Effects, Store, li
     judge(store, effects, "ann", one, as_the_model)
     judge(store, effects, "sim", two, {best[two.id].id: 2, worst[two.id].id: 1}, simulated=True)
     judge(store, effects, "tie", two, {best[two.id].id: 1, worst[two.id].id: 1})
-    for who, prompt in (("ben", two), ("cy", three)):
-        judge(
-            store, effects, who, prompt, {best[prompt.id].id: 2, worst[prompt.id].id: 1}, rationale=f"{who} thinks so"
-        )
+    for who, prompt in (("ben", two), ("cy", three), ("dan", three)):
+        judge(store, effects, who, prompt, {best[prompt.id].id: 2, worst[prompt.id].id: 1}, rationale=f"{who} says so")
     told = effects.surprises()
-    assert (told.judgements, told.against) == (4, 2) and set(told.prompts) == {two.id, three.id}
+    assert told.pairs == len(by[one.id]) * (len(by[one.id]) - 1) // 2 + 3 and told.against == 3
     assert [one.chance for one in told.found] == sorted(one.chance for one in told.found)
+    assert sorted(told.prompts) == sorted([two.id, three.id])
     numbers = {row.prompt.id: row.number for row in everything(store, effects)}
     for found in told.found:
-        prompt = two if found.annotator == "ben" else three
+        prompt = two if found.by[0].annotator == "ben" else three
+        assert [(j.annotator, j.rationale) for j in found.by] == [
+            (name, f"{name} says so") for name in (["ben"] if prompt is two else ["cy", "dan"])
+        ]
         assert (found.better, found.worse) == (worst[prompt.id].text, best[prompt.id].text)
         margin = score(worst[prompt.id]) - score(best[prompt.id])
         assert found.chance == pytest.approx(1 / (1 + math.exp(-margin))) and found.chance < 0.5
         assert found.number == numbers[prompt.id] and found.prompt == prompt.messages[-1].content
-        assert found.rationale == f"{found.annotator} thinks so" and not found.learned
+        assert not any(j.learned for j in found.by)
+    upside_down = {r.id: n for n, r in enumerate(sorted(by[two.id], key=score), start=1)}
+    judge(store, effects, "eve", two, upside_down)
+    told = effects.surprises()
+    assert [one.worse for one in told.found if one.by[0].annotator == "ben"] == [best[two.id].text]
+    assert len(told.found) == 2, "one pair a prompt, the least expected"
 
 
 def test_without_a_reward_model_nothing_is_ready(here: tuple[Effects, Store, list[Prompt], Answers]) -> None:

@@ -22,7 +22,20 @@ from palate.records import CRITERIA, Demonstration, Judgement, Prompt, conversat
 from palate.studio import figures, plots
 from palate.studio.app import build
 from palate.studio.background import Background
-from palate.studio.effects import Arm, Arms, Changed, Curve, Example, Point, Ranked, Said, Share, Surprise, Surprises
+from palate.studio.effects import (
+    Arm,
+    Arms,
+    By,
+    Changed,
+    Curve,
+    Example,
+    Point,
+    Ranked,
+    Said,
+    Share,
+    Surprise,
+    Surprises,
+)
 from palate.studio.here import Studio
 from palate.workspace import Workspace
 
@@ -252,11 +265,11 @@ class Made:
         found = [
             Surprise(
                 number=2, prompt="Soup?", better="<script>alert(1)</script> **mine**", worse="theirs", chance=chance,
-                annotator="eve", rationale="It is warm.", learned=chance > 0.1,
+                by=[By(annotator=name, rationale=f"{name} is cold", learned=chance > 0.1) for name in ("eve", "bo")],
             )
             for chance in (0.034, 0.31)
         ]  # fmt: skip
-        return Surprises(judgements=40, against=7, found=found, prompts=["prompt-4"])
+        return Surprises(pairs=1040, against=77, found=found, prompts=["prompt-4"])
 
 
 @pytest.fixture
@@ -312,10 +325,11 @@ def test_where_the_model_would_have_bet_against_people(made: Studio) -> None:
     with asking(made) as client:
         assert "/see/surprises" in client.get("/see").text
         page = " ".join(client.get("/see/surprises").text.split())
-        assert "Of 40 judgements by people, 7 have a pair" in page and "The 2 least expected ones:" in page
-        assert "3.4 %" in page and "31 %</strong>, though it has learned" in page and 'href="/queue/items/2"' in page
+        assert "Of 1,040 pairs that people put in order, the model would have ordered <strong>77</strong> (7 %)" in page
+        assert "3.4 %</strong>." in page and "31 %</strong>, though it has learned" in page
+        assert 'href="/queue/items/2"' in page and "eve, bo put this first" in page and "bo: bo is cold" in page
         assert "<script>alert" not in page and "<strong>mine</strong>" in page and 'id="uncover"' not in page
-        assert [one["learned"] for one in client.get("/api/v1/see/surprises").json()["value"]["found"]] == [False, True]
+        assert client.get("/api/v1/see/surprises").json()["value"]["found"][1]["by"][0]["learned"] is True
         seen = []
         for _ in range(6):
             item = client.post("/api/v1/rank/next").json()
