@@ -21,7 +21,6 @@ import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[2]
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
@@ -102,15 +101,22 @@ class Hunter:
     copy = Path()
 
     @classmethod
-    def settle(cls, place: str, taken: Any) -> None:
-        """In a process that has just begun. taken: how many have."""
-        with taken.get_lock():
-            mine, taken.value = taken.value, taken.value + 1
+    def settle(cls, place: str) -> None:
+        """In a process that has just begun, before torch counts the cores: threads for more than there are wait for each
+        other."""
+        mine = int(multiprocessing.current_process().name.rpartition("-")[2]) - 1
         cls.copy = Path(place, str(mine))
         cls.copy.mkdir()
         shutil.copytree(ROOT / "recipes", cls.copy / "recipes")
         if cores := CORES[mine : mine + 1]:
             os.sched_setaffinity(0, cores)
+        import numpy
+        import pydantic
+        import sqlalchemy
+        import tokenizers
+        import torch  # nothing of it may run before a fork: its threads would be lost
+
+        del numpy, pydantic, sqlalchemy, tokenizers, torch
 
     @classmethod
     def fresh(cls) -> None:
@@ -138,20 +144,13 @@ class Hunter:
 
 def main(words: list[str]) -> int:
     """Hunt; 1 when a fault got away."""
-    import numpy
-    import pydantic
-    import sqlalchemy
-    import tokenizers
-    import torch  # nothing of it may run before the fork: its threads would be lost
-
-    del numpy, pydantic, sqlalchemy, tokenizers, torch
     chosen = [f for f in faults() if not words or any(w in f"{f.file} {f.told} {f.test}" for w in words)]
     tests = sorted({f.test for f in chosen})
     groups = [tests[start : start + MANY] for start in range(0, len(tests), MANY)]
-    lines, away, forked = [], 0, multiprocessing.get_context("fork")
+    lines, away, spawned = [], 0, multiprocessing.get_context("spawn")
     with (
         tempfile.TemporaryDirectory() as place,
-        ProcessPoolExecutor(max(1, len(CORES)), forked, Hunter.settle, (place, forked.Value("i"))) as pool,
+        ProcessPoolExecutor(max(1, len(CORES)), spawned, Hunter.settle, (place,)) as pool,
     ):
         for group, code in zip(groups, pool.map(Hunter.without, groups), strict=True):
             if code:
