@@ -9,7 +9,7 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
-# In three processes, each on its part of the cores (tests/conftest.py): on two cores there is always one that does not wait
+# In three processes, each on its part of the cores (tests/tests_cores.py): on two cores there is always one that does not wait
 # for a browser or a server. Whichever has nothing left takes from the others.
 PYTEST := .venv/bin/python -m pytest --numprocesses 3 --dist worksteal
 test: .venv/ready

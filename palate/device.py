@@ -144,6 +144,10 @@ def processor() -> str:
     return f"{platform.processor()} {platform.machine()}"
 
 
+CONTAINER = Path("/sys/fs/cgroup")
+"""Where the limits of a container stand (Linux, control groups version 2)."""
+
+
 def memory(kind: str) -> int:
     """Bytes that the device has in all; on CPUs no more than the control group of a container allows."""
     if kind == "cuda":
@@ -152,7 +156,7 @@ def memory(kind: str) -> int:
         return int(torch.mps.recommended_max_memory())
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with contextlib.suppress(OSError, ValueError):
-        whole = min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8")))
+        whole = min(whole, int((CONTAINER / "memory.max").read_text(encoding="utf-8")))
     return whole
 
 
@@ -168,7 +172,13 @@ def _dtype(kind: str) -> Literal["float32", "bfloat16"]:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use, and no more than the control group of a container allows: threads for cores that
+    are not there wait for each other, and a step takes a hundred times as long."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # "max" where nothing is limited
+        quota, period = map(int, (CONTAINER / "cpu.max").read_text(encoding="utf-8").split())
+        there = min(there, max(1, quota // period))
+    return there
 
 
 def open_device(hardware: Hardware) -> Device:

@@ -1,6 +1,5 @@
 """A whole run of the kitchen, small enough for seconds, made once and shared by the tests of the stages."""
 
-import os
 import shutil
 import signal
 import socket
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tests_cores  # noqa: F401  before torch, which counts the cores when it is imported
 import tests_postgres
 from tests_small import METHODS, SMALL, small_recipe
 
@@ -15,12 +15,6 @@ from palate import flow, metrics
 from palate import recipe as recipes
 from palate.recipe import Recipe
 from palate.workspace import FOLDERS, Workspace
-
-if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
-    # Threads of several processes that wait for one core cost more than they bring. What tests start inherits it.
-    mine, count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[mine % len(cores) :: count])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -102,3 +102,19 @@ def test_the_doctor_says_what_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines["with"] == "with sft   2.7 M tokens: about 137 s before compiling"
     assert lines["compile"].startswith("compile    no")
     assert "pretrain" not in {line.split()[0] for line in doctor.report(None)}
+
+
+@pytest.mark.parametrize(
+    ("cpus", "cores"),
+    [("150000 100000", 1), ("50000 100000", 1), ("300000 100000", 3), ("max 100000", None), ("9900000 100000", None)],
+)
+def test_no_more_than_a_container_allows(
+    cpus: str, cores: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "CONTAINER", tmp_path)
+    whole = device.memory("cpu")
+    (tmp_path / "cpu.max").write_text(f"{cpus}\n")
+    (tmp_path / "memory.max").write_text("123456789\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert device._cores() == (cores or 8)
+    assert device.memory("cpu") == 123456789 < whole

@@ -102,8 +102,8 @@ class Hunter:
 
     @classmethod
     def settle(cls, place: str) -> None:
-        """In a process that has just begun, before torch counts the cores: threads for more than there are wait for each
-        other."""
+        """In a process that has just begun, before torch counts the cores: threads for more than there are wait for
+        each other."""
         mine = int(multiprocessing.current_process().name.rpartition("-")[2]) - 1
         cls.copy = Path(place, str(mine))
         cls.copy.mkdir()
