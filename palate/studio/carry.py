@@ -159,7 +159,7 @@ async def _kept(studio: Studio, person: str, name: str, pieces: AsyncIterator[by
         try:
             return await run_in_threadpool(take, studio, person, path, form)
         except BadInput as error:  # where it lies for a moment is nobody's business
-            mend = error.mend.replace("--format NAME", "its format")
+            mend = re.sub(r" \([^()]*`palate feedback import[^()]*\)", "", error.mend)  # what a page has fields for
             raise BadInput(error.what, error.where.replace(f"{folder}/", ""), mend) from None
 
 

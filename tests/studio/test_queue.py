@@ -270,3 +270,14 @@ def test_an_imported_prompt_with_a_strange_id_has_a_plain_address(client: TestCl
     page = client.get("/queue?find=Strange").text
     (address,) = re.findall(r'href="(/queue/items/\d+)"', page)
     assert "Strange?" in client.get(address).text
+
+
+def test_a_page_does_not_speak_of_the_command_line(client: TestClient) -> None:
+    for name, content in (
+        ("f.jsonl", '{"text": "a"}'),
+        ("f.csv", "prompt,good,bad\na,b,c\n"),
+        ("g.jsonl", '{"messages": 5}'),
+    ):
+        told = client.put(f"/api/v1/files/{name}", content=content.encode()).text
+        assert client.put(f"/api/v1/files/{name}", content=content.encode()).status_code == 422
+        assert "`palate" not in told and "--" not in told and name in told, told

@@ -145,7 +145,7 @@ WITHIN = ("trl-prompt", "trl-prompt-text", "gsm8k")
 SHEETS = {sheets.WIDE: sheets.write_wide, sheets.LONG: sheets.write_long, sheets.RANKINGS: sheets.write_rankings}
 FORMATS = (*(one.name for one in LINES), *SHEETS)
 """Every name that --format takes."""
-SAY = "say `palate feedback import --format {}`"
+SAY = "name its format (`palate feedback import --format {}`)"
 MOST = 50_000_000
 """Bytes of a file that the studio opens by itself."""
 
@@ -239,7 +239,7 @@ def _told_by(row: Row, where: str, before: Format | None, wanted: Kind | None) -
             f"Mend or delete it, or {SAY.format(before.name)}.",
         )
     if not found:
-        mend = f"To have it read all the same, {SAY.format('NAME')} with one of {', '.join(FORMATS)}."
+        mend = f"To have it read all the same, {SAY.format('NAME')}, one of {', '.join(FORMATS)}."
         raise BadInput(f"no format has these keys ({keys}).", where, mend)
     if len(found) > 1:
         names = " or ".join(one.name for one in found)
@@ -256,7 +256,7 @@ def _read_sheet(pile: Pile, path: Path, name: str | None, answers: Sequence[str]
         raise BadInput("there is nothing in this file.", path, "Its first line names the columns.")
     sheet = sheets.layout(columns, f"{path}:1", answers)
     if name not in (None, sheet.kind):
-        raise BadInput(f"its columns are those of {sheet.kind}, not of {name}.", path, f"Say --format {sheet.kind}.")
+        raise BadInput(f"its columns are those of {sheet.kind}, not of {name}.", path, f"Name {sheet.kind}.")
     sheets.read_rows(pile, sheet, _cells(records, columns))
     if not pile.rows:
         raise BadInput("there is no row below the names of the columns.", path, "Get the file again.")

@@ -72,6 +72,11 @@ def plain(cell: str) -> str:
 # --- which column is what --------------------------------------------------------------------------------------------
 
 
+NAME_THEM = (
+    "Call them answer_1 and answer_2 (or name them: --answers COL,COL of `palate studio` and `palate feedback import`)."
+)
+
+
 def layout(columns: Sequence[str], where: str, answers: Sequence[str] | None = None) -> Sheet:
     """The columns by their names. Raises BadInput where names do not tell: nothing is guessed."""
     lower = {name.strip().lower(): name for name in columns}
@@ -90,14 +95,14 @@ def layout(columns: Sequence[str], where: str, answers: Sequence[str] | None = N
     else:
         wide = [name for name in columns if ANSWER.match(name.strip().lower())]
         if len({_stem(name) for name in wide}) > 1:
-            raise BadInput("columns of answers have different names.", where, "Name them: --answers COL,COL.")
+            raise BadInput("columns of answers have different names.", where, NAME_THEM)
     single = [lower[name] for name in ONE_ANSWER if name in lower and answers is None]
     if len(wide) + len(single) == 0 or (wide and single) or len(single) > 1 or len(wide) == 1:
         raise BadInput(
             f"which columns hold answers? They are not called answer_1, answer_2..., nor is one called response. It "
             f"has {', '.join(columns)[:200]}.",
             where,
-            "Name them: --answers COL,COL.",
+            NAME_THEM,
         )
     sheet = Sheet(tuple(columns), asked[0], tuple(wide or single), model=lower.get("model", "") if single else "")
     if single:
