@@ -327,7 +327,7 @@ def test_where_the_model_would_have_bet_against_people(made: Studio) -> None:
         page = " ".join(client.get("/see/surprises").text.split())
         assert "Of 1,040 pairs that people put in order, the model would have ordered <strong>77</strong> (7 %)" in page
         assert "3.4 %</strong>." in page and "31 %</strong>, though it has learned" in page
-        assert 'href="/queue/items/2"' in page and "eve, bo put this first" in page and "bo: bo is cold" in page
+        assert 'href="/queue/items/2"' in page and "eve, bo preferred this" in page and "bo: bo is cold" in page
         assert "<script>alert" not in page and "<strong>mine</strong>" in page and 'id="uncover"' not in page
         assert client.get("/api/v1/see/surprises").json()["value"]["found"][1]["by"][0]["learned"] is True
         seen = []
