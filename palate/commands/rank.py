@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palate.errors import BadInput
-from palate.feedback import asked
-from palate.feedback.store import Store, open_store
+from palate.feedback import asked, care
+from palate.feedback.store import FLAGGED, Store, open_store
 from palate.records import Judgement, Prompt, Response, read_jsonl, stable_id
 from palate.workspace import Workspace
 
@@ -85,9 +85,11 @@ def ask(
     write: Write,
     annotator: str,
     rng: random.Random,
+    upsetting: Mapping[str, Sequence[str]],
 ) -> Iterator[Judgement]:
     """One judgement for every prompt a person orders, as it is given. "u" asks the prompt before again, its answers in
-    the places they had; the new judgement supersedes the old one."""
+    the places they had; the new judgement supersedes the old one. upsetting: prompt id -> why it is shown only to who
+    wants to see it."""
     given: dict[str, Judgement] = {}
     shuffled: dict[str, list[Response]] = {}
     place = 0
@@ -97,17 +99,22 @@ def ask(
                 return
             place -= 1
         prompt = prompts[place]
-        if prompt.id not in shuffled:
-            shuffled[prompt.id] = rng.sample(responses[prompt.id], len(responses[prompt.id]))
-        shown = shuffled[prompt.id]
-        labels = string.ascii_lowercase[: len(shown)]
-        _show(prompt, shown, labels, write, f"{place + 1} of {len(prompts)}")
-        before = given.get(prompt.id)
-        if before is not None:
-            write("")
-            _tell(write, f"You said {written(before)}. That counts until you give another order; s leaves it.")
-        started = time.monotonic()
-        answer = _typed(labels, read, write)
+        number = f"{place + 1} of {len(prompts)}"
+        answer: dict[str, int] | str = ""
+        if prompt.id in upsetting and prompt.id not in shuffled:
+            answer = _warned(upsetting[prompt.id], number, read, write)
+        if not answer:
+            if prompt.id not in shuffled:
+                shuffled[prompt.id] = rng.sample(responses[prompt.id], len(responses[prompt.id]))
+            shown = shuffled[prompt.id]
+            labels = string.ascii_lowercase[: len(shown)]
+            _show(prompt, shown, labels, write, number)
+            before = given.get(prompt.id)
+            if before is not None:
+                write("")
+                _tell(write, f"You said {written(before)}. That counts until you give another order; s leaves it.")
+            started = time.monotonic()
+            answer = _typed(labels, read, write)
         if answer == "q":
             return
         if answer == "u":
@@ -135,9 +142,26 @@ def ask(
             place += 1
 
 
+def _warned(topics: Sequence[str], number: str, read: Read, write: Write) -> str:
+    """What a person says before they see what may upset: s, u, q, or nothing, which shows it."""
+    _rule(number, write)
+    _tell(write, f"This may upset you: {', '.join(topics).replace(FLAGGED, 'somebody called it harmful')}.")
+    while True:
+        try:
+            text = read("Enter shows it, s skips it: ").strip().lower()
+        except EOFError:
+            return "q"
+        if (word := WORDS.get(text, text)) in ("", "s", "u", "q"):
+            return word
+
+
+def _rule(number: str, write: Write) -> None:
+    write("\n" + f"--- {number} ".ljust(_width(), "-"))
+
+
 def _show(prompt: Prompt, shown: Sequence[Response], labels: str, write: Write, number: str) -> None:
     width = _width()
-    write("\n" + f"--- {number} ".ljust(width, "-"))
+    _rule(number, write)
     for message in prompt.messages:
         write("\n" + laid_out(message.content, f"{message.role}: ", "  ", width))
     for label, response in zip(labels, shown, strict=True):
@@ -297,18 +321,37 @@ class Sitting:
         return Counter(j.prompt_id for j in standing if not j.simulated and j.annotator != self.annotator)
 
     def todo(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Prompt]:
-        """What this person has not ranked yet and can."""
+        """What this person has not ranked yet and can, without the topics that they avoid."""
         done = {j.prompt_id for j in self.store.judgements(self.campaign) if j.annotator == self.annotator}
-        return [prompt for prompt in asked.rankable(prompts, responses) if prompt.id not in done]
+        upsetting = self.upsetting()
+        known = {topic for topics in upsetting.values() for topic in topics}
+        avoided = set(care.avoided(self.store, self.annotator, known, now=time.time()))
+        return [
+            prompt
+            for prompt in asked.rankable(prompts, responses)
+            if prompt.id not in done and avoided.isdisjoint(upsetting.get(prompt.id, ()))
+        ]
+
+    def upsetting(self) -> dict[str, list[str]]:
+        """Prompt id -> what may upset in it, as the studio noted it."""
+        with self.store.reading("topics") as connection:
+            return care.of_prompts(connection, self.campaign)
 
     def ask(self, prompts: Sequence[Prompt], responses: Sequence[Response]) -> list[Judgement]:
         """Ask, and keep every judgement before the next prompt is shown. Those that stand are returned."""
         rng = random.Random()  # people see each prompt in an order of their own; nothing has to repeat it
         standing: dict[str, Judgement] = {}
         waits = self.wanted is not None and self.counted() < self.wanted
+        upsetting = self.upsetting() if care.wishes(self.store, self.annotator).cover else {}
         try:
             for judgement in ask(
-                prompts, asked.answers(responses), read=self.read, write=self.write, annotator=self.annotator, rng=rng
+                prompts,
+                asked.answers(responses),
+                read=self.read,
+                write=self.write,
+                annotator=self.annotator,
+                rng=rng,
+                upsetting=upsetting,
             ):
                 self.store.add_judgements([judgement], self.campaign)
                 standing[judgement.prompt_id] = judgement

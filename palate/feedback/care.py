@@ -176,11 +176,12 @@ def of_prompt(store: Store, campaign: str, prompt_id: str) -> list[str]:
         return of_prompts(connection, campaign, [prompt_id]).get(prompt_id, [])
 
 
-def of_prompts(connection: sa.Connection, campaign: str, ids: Collection[str]) -> dict[str, list[str]]:
-    """Prompt id -> its topics, of those that have some."""
+def of_prompts(connection: sa.Connection, campaign: str, ids: Collection[str] | None = None) -> dict[str, list[str]]:
+    """Prompt id -> its topics, of those that have some; of all prompts where none are named."""
+    these = [] if ids is None else [TOPICS.c.prompt_id.in_(ids)]
     query = (
         sa.select(TOPICS.c.prompt_id, TOPICS.c.topic)
-        .where(TOPICS.c.campaign == campaign, TOPICS.c.prompt_id.in_(ids))
+        .where(TOPICS.c.campaign == campaign, *these)
         .order_by(TOPICS.c.topic)
     )
     found: dict[str, list[str]] = {}

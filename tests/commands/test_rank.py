@@ -6,7 +6,7 @@ import pytest
 
 from palate.commands import quick
 from palate.commands.rank import NotAnOrder, ask, laid_out, parse_order, rank, written
-from palate.feedback import asked
+from palate.feedback import asked, care
 from palate.feedback.store import open_store
 from palate.recipe import Recipe
 from palate.records import Judgement, Prompt, Response, conversation
@@ -49,7 +49,7 @@ def test_blind_shuffled_with_undo() -> None:
     said: list[str] = []
     given = list(
         ask(prompts, responses, read=typing("a>b>c", "nonsense", "u", "b>a>c", "s", "c>b>a", "a>b"), write=said.append,
-            annotator="me", rng=random.Random(0))
+            annotator="me", rng=random.Random(0), upsetting={})
     )  # fmt: skip
     assert [j.prompt_id for j in given] == ["0", "0", "2"]
     assert given[1].supersedes == given[0].id
@@ -68,14 +68,63 @@ def test_the_last_order_can_be_taken_back_and_words_are_understood() -> None:
     said: list[str] = []
     given = list(
         ask(prompts, responses, read=typing("UNDO", "Skip", "a>b", "undo", "b=a", ""), write=said.append,
-            annotator="me", rng=random.Random(0))
+            annotator="me", rng=random.Random(0), upsetting={})
     )  # fmt: skip
     assert [j.prompt_id for j in given] == ["1", "1"] and given[1].supersedes == given[0].id
     assert sorted(given[1].ranks.values()) == [1, 1]
     assert any("there is none before it" in line for line in said)
     assert not list(
-        ask(prompts, responses, read=typing("quit"), write=said.append, annotator="me", rng=random.Random(0))
+        ask(
+            prompts,
+            responses,
+            read=typing("quit"),
+            write=said.append,
+            annotator="me",
+            rng=random.Random(0),
+            upsetting={},
+        )
     )
+
+
+def test_what_may_upset_is_shown_to_whoever_wants_to_see_it() -> None:
+    prompts = [Prompt(id=str(i), messages=conversation(f"q{i}"), family="f") for i in range(2)]
+    responses = {p.id: [Response(id=f"{p.id}{k}", prompt_id=p.id, text=f"{p.id} {k}") for k in "xy"] for p in prompts}
+    said: list[str] = []
+
+    def sits(*lines: str) -> list[str]:
+        said.clear()
+        given = ask(prompts, responses, read=typing(*lines), write=said.append, annotator="me", rng=random.Random(0),
+                    upsetting={"0": ["violence", "flagged"]})  # fmt: skip
+        return [judgement.prompt_id for judgement in given]
+
+    assert sits("s", "a>b", "u", "u", "what?", "skip") == ["1"]
+    assert said.count("This may upset you: violence, somebody called it harmful.") == 2
+    assert not any("0 x" in line or "q0" in line for line in said)
+    assert sits("", "a>b", "u", "b>a", "q") == ["0", "0"]
+    assert any("0 x" in line for line in said) and sum("may upset" in line for line in said) == 1
+    assert sits("q") == sits() == []
+
+
+def test_topics_that_somebody_avoids_do_not_come(small_run: tuple[Recipe, Workspace], tmp_path: Path) -> None:
+    def sits(annotator: str, *lines: str) -> list[str]:
+        said.clear()
+        given = rank(small_run[1].folder, url=url, campaign="c", annotator=annotator, count=1, overlap=9,
+                     read=typing(*lines), write=said.append)  # fmt: skip
+        return [judgement.prompt_id for judgement in given]
+
+    said: list[str] = []
+    url = f"sqlite:///{tmp_path / 'mine.sqlite'}"
+    (first,) = sits("me", "a>b", "")
+    with open_store(url) as store:
+        answer = store.responses_to(first, "c")[0]
+        flags = {answer.id: ["harmful"]}
+        flagged = Judgement(id="f", prompt_id=first, annotator="you", ranks={}, cannot_rank="harmful", flags=flags)
+        store.add_judgements([flagged], "c")
+        care.wish(store, "bo", care.Wishes(avoid=("flagged",)))
+        care.wish(store, "cy", care.Wishes(cover=False))
+    assert sits("ann", "", "a>b", "") == [first] and any("called it harmful" in line for line in said)
+    assert sits("cy", "a>b", "") == [first]
+    assert sits("bo", "a>b", "") != [first] and not any("may upset" in line for line in said)
 
 
 @pytest.mark.parametrize(
