@@ -93,3 +93,55 @@ def test_equal_replies_of_a_tree_are_one_answer(tmp_path: Path) -> None:
     texts = {response.id: response.text for response in taken.responses}
     assert {texts[id_]: rank for id_, rank in judgement.ranks.items()} == {"a": 1, "b": 2}
     assert taken.left_out == {"a judgement that orders nothing": 1, "a prompt that nobody ranked": 1}
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "said", "extra"),
+    [
+        ("prompt,response,level", "Hi?,Hello.,3", ("Hi?", "Hello."), {"level": "3"}),
+        ("Instruction, Input,Output", "Add,1 1,2", ("Add\n\n1 1", "2"), {}),
+        ("instruction,context,response,category", "Add,1 1,2,sums", ("Add\n\n1 1", "2"), {}),
+        ("question,answer", "1 + 1?,so #### 2", ("1 + 1?", "so #### 2"), {"answer": "2"}),
+        ("question,completion", "1 + 1?,2", ("1 + 1?", "2"), {}),
+        ("prompt,completion", '"a, ""b""?",c', ('a, "b"?', "c"), {}),
+    ],
+)
+def test_examples_of_a_sheet(
+    columns: str, row: str, said: tuple[str, str], extra: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text(f"{columns}\n{row}\n{row}\n")
+    (one,) = runs.demonstrations(path).demonstrations
+    assert one.messages == conversation(*said) and one.extra == extra
+    assert {p.messages for p in runs.prompts(path).prompts} == {conversation(said[0])}
+    path.write_text(f"{columns}\n")
+    for read in (runs.demonstrations, runs.prompts, runs.rankings, exchange.read_file):
+        with pytest.raises(BadInput, match=r"s\.csv: there is no row below"):
+            read(path)
+
+
+def test_prompts_of_a_sheet_and_what_is_no_example(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("prompt,answer\n1 + 1?,2\n")
+    assert [p.extra for p in runs.prompts(path).prompts] == [{"answer": "2"}]
+    path.write_text("prompt\nHi?\n \nHo?\n")
+    told = runs.prompts(path)
+    assert [p.messages for p in told.prompts] == [conversation("Hi?"), conversation("Ho?")]
+    assert told.left_out == {"an empty prompt": 1}
+    for content in ("prompt,response,rank\nHi?,a,1\nHi?,b,2\n", "prompt,answer_1,answer_2\nHi?,a,b\n"):
+        path.write_text(content)
+        with pytest.raises(BadInput, match="holds demonstrations"):
+            runs.demonstrations(path)
+    path.write_text("prompt,good\nHi?,a\n")
+    with pytest.raises(BadInput, match=r"s\.csv:1: which columns hold answers\?"):
+        runs.demonstrations(path)
+
+
+def test_an_import_does_not_forget_what_stands_beside_an_instruction(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("instruction,input,output\nAdd,1 1,2\n")
+    form, pile = exchange.read_file(path)
+    assert form == "alpaca" and [d.messages for d in pile.demonstrations.values()] == [conversation("Add\n\n1 1", "2")]
+    assert list(exchange.rows_of(pile, "alpaca")) == [{"instruction": "Add", "input": "1 1", "output": "2"}]
+    path.write_text("question,answer\n1 + 1?,2\n")
+    assert exchange.read_file(path)[0] == "csv-long", "which may be an answer to rank: nobody said what it is"

@@ -183,13 +183,13 @@ def read_into(
     most: bytes the file may have. advance: is told of every line of a file of lines. Raises BadInput.
     """
     known(name)
-    if name in SHEETS or (name is None and path.suffix == ".csv"):
+    lines = _as_lines(path, name, wanted, answers, most) if path.suffix == ".csv" else _lines(path, most)
+    if name in SHEETS or lines is None:
         return _read_sheet(pile, path, name, answers, most)
     if answers is not None:
         raise BadInput("--answers names the columns of a CSV, and this is none.", path, "Leave it out.")
     form = next((one for one in LINES if one.name == name), None)
-    for number, row in rows.rows(path, most):
-        where = f"{path}:{number}"
+    for where, row in lines:
         if name is None:
             form = _told_by(row, where, form, wanted)
         assert form is not None
@@ -202,8 +202,14 @@ def read_into(
         except ValueError as error:
             mend = f"Mend or delete the line, or {SAY.format('NAME')}."
             raise BadInput(f"not of the format {form.name}: {str(error).rstrip('.')}.", where, mend) from None
-    assert form is not None
+    if form is None or not pile.rows:
+        raise _no_row(path)
     return form.name
+
+
+def _lines(path: Path, most: int | None) -> Iterator[tuple[str, Row]]:
+    for number, row in rows.rows(path, most):
+        yield f"{path}:{number}", row
 
 
 def known(name: str | None) -> None:
@@ -248,6 +254,41 @@ def _told_by(row: Row, where: str, before: Format | None, wanted: Kind | None) -
     return found[0]
 
 
+def _as_lines(
+    path: Path, name: str | None, wanted: Kind | None, answers: Sequence[str] | None, most: int | None
+) -> Iterator[tuple[str, Row]] | None:
+    """The rows of a CSV as lines with its columns as keys, where that is what it holds: examples to follow (any row
+    with one answer is one), prompts without answers to choose from, an instruction that is asked with its input. None
+    where it is prompts with answers."""
+    if answers is not None or name in SHEETS:
+        return None
+    rows.refuse_other_files(path, most)
+    records = _records(path, most)
+    where, columns = next(records, ("", []))
+    keys = {column: column.strip().lower() for column in columns}
+    if not columns or len(set(keys.values())) < len(columns):
+        return None  # which is told where sheets are read
+    if name is None and not _are_lines(dict.fromkeys(keys.values(), ""), wanted):
+        if wanted != "demonstrations":
+            return None
+        sheet = sheets.layout(columns, where)
+        if sheet.kind != sheets.LONG or sheet.ranks:
+            return None
+        keys |= {sheet.prompt: "prompt", sheet.answers[0]: "completion"}
+    return (
+        (where, {keys[column]: cell for column, cell in cells.items()}) for where, cells in _cells(records, columns)
+    )
+
+
+def _are_lines(like: Row, wanted: Kind | None) -> bool:
+    """Whether the columns are the keys of a format of lines. A question and its answer may also be an answer to rank,
+    as long as nobody said what the file holds."""
+    if wanted == "prompts":
+        return not any(sheets.ANSWER.match(key) for key in like)
+    found = any(one.kind == "demonstrations" and one.fits(like) for one in LINES)
+    return found and (wanted == "demonstrations" or (wanted is None and sheets.asks_in_two(like)))
+
+
 def _read_sheet(pile: Pile, path: Path, name: str | None, answers: Sequence[str] | None, most: int | None) -> str:
     rows.refuse_other_files(path, most)
     records = _records(path, most)
@@ -259,8 +300,12 @@ def _read_sheet(pile: Pile, path: Path, name: str | None, answers: Sequence[str]
         raise BadInput(f"its columns are those of {sheet.kind}, not of {name}.", path, f"Name {sheet.kind}.")
     sheets.read_rows(pile, sheet, _cells(records, columns))
     if not pile.rows:
-        raise BadInput("there is no row below the names of the columns.", path, "Get the file again.")
+        raise _no_row(path)
     return sheet.kind
+
+
+def _no_row(path: Path) -> BadInput:
+    return BadInput("there is no row below the names of the columns.", path, "Get the file again.")
 
 
 def _records(path: Path, most: int | None) -> Iterator[tuple[str, list[str]]]:

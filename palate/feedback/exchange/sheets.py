@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -113,6 +113,11 @@ def layout(columns: Sequence[str], where: str, answers: Sequence[str] | None = N
         raise BadInput("some answers have a column of ranks and some have none.", where, "Add rank_1, rank_2...")
     ranked = bool(ranks) or bool(single)
     return dataclasses.replace(sheet, ranks=tuple(ranks), annotator=lower.get("annotator", "") if ranked else "")
+
+
+def asks_in_two(columns: Iterable[str]) -> bool:
+    """Whether what is asked stands in two columns, as Alpaca and Dolly have it."""
+    return "instruction" in columns and not {"input", "context"}.isdisjoint(columns)
 
 
 def _stem(name: str) -> str:
