@@ -5,7 +5,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # PyTorch's public CPU index when it answers within five seconds, otherwise whatever the configured index gives.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test test-slow check bench oracles mutants gold trl soak clean
+.PHONY: demo test test-slow test-all check bench oracles mutants gold trl soak clean
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
@@ -17,6 +17,10 @@ test: .venv/ready
 
 test-slow: .venv/ready
 	$(PYTEST) -m "slow and not soak"
+
+# Both at once, which is quicker: nobody waits for the end of the first.
+test-all: .venv/ready
+	$(PYTEST) -m "not soak"
 
 check: .venv/ready
 	.venv/bin/ruff format --check palate tests

@@ -84,11 +84,17 @@ def apart(stage: str, one: Workspace, other: Workspace) -> float:
 
 
 soak = pytest.mark.soak
+TRIED = (("pretrain", "false"), ("sft", "true"), ("ppo", "false"))
+"""At every change; `make soak` tries them all."""
 
 
 @pytest.mark.parametrize(
     ("stage", "shard"),
-    [(s, "false") for s in MAKES] + [pytest.param(s, "true", marks=() if s == "sft" else soak) for s in MAKES],
+    [
+        pytest.param(stage, shard, marks=() if (stage, shard) in TRIED else soak)
+        for shard in ("false", "true")
+        for stage in MAKES
+    ],
 )
 def test_two_make_what_one_makes(small_run: Made, tmp_path: Path, stage: str, shard: str) -> None:
     overrides = [override for override in PLAIN if override.startswith(stage)]

@@ -90,7 +90,7 @@ def test_no_more_characters_or_parameters_than_nanogpt() -> None:
         run(recipe(["model.hidden=384", "pretrain.steps=51"]), "abc " * 99, "abc " * 99, seed=0)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_short_run_beats_counting_pairs() -> None:
     """On the first 90 % alone, as when tuning."""
     if "PALATE_DATA" not in os.environ:
