@@ -9,9 +9,9 @@ TORCH_CPU := https://download.pytorch.org/whl/cpu
 demo: .venv/ready
 	.venv/bin/palate demo --run runs/kitchen
 
-# In three processes, each on its part of the cores (tests/tests_cores.py): on two cores there is always one that does not wait
-# for a browser or a server. Whichever has nothing left takes from the others.
-PYTEST := .venv/bin/python -m pytest --numprocesses 3 --dist worksteal
+# In two processes, each on its part of the cores (tests/tests_cores.py); whichever has nothing left takes from the other.
+# Three on two cores take longer: each makes for itself what its tests share.
+PYTEST := .venv/bin/python -m pytest --numprocesses 2 --dist worksteal
 test: .venv/ready
 	$(PYTEST) -m "not slow and not soak"
 

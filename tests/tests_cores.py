@@ -6,4 +6,4 @@ import os
 if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     _mine, _count = int(os.environ["PYTEST_XDIST_WORKER"][2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     _cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, _cores[min(_mine, len(_cores) - 1) :: _count])  # the first, with the demo, has one alone
+    os.sched_setaffinity(0, _cores[_mine % len(_cores) :: _count])
