@@ -173,7 +173,7 @@ def _dtype(kind: str) -> Literal["float32", "bfloat16"]:
 
 def _cores() -> int:
     """Those that this process may use, and no more than the control group of a container allows: threads for cores that
-    are not there wait for each other, and a step takes a hundred times as long."""
+    are not there wait for each other, and a step takes many times as long."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # "max" where nothing is limited
         quota, period = map(int, (CONTAINER / "cpu.max").read_text(encoding="utf-8").split())

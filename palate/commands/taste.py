@@ -53,7 +53,7 @@ FEWEST = 4
 """Judgements; from fewer a head learns nothing that an interval would not hide."""
 EXAMPLES = 3
 SURPRISES = 20
-"""How many judgements are shown that the reward model would have bet against."""
+"""Of how many prompts a pair is shown that the reward model would have ordered the other way."""
 
 
 @dataclass(frozen=True)

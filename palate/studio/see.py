@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, Response
@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from palate.errors import PalateError
 from palate.feedback import care
+from palate.feedback.people import Person
 from palate.studio import figures, learned, live, plots
 from palate.studio.background import Told
 from palate.studio.effects import Arms, Changed, Curve, Surprises
@@ -21,6 +22,8 @@ from palate.studio.rank import pass_over
 from palate.studio.wishes import Upsets, upsets
 
 router = APIRouter(tags=["see"])
+Answers = TypeVar("Answers", Changed, Surprises)
+"""What shows answers of a run."""
 PATIENCE = 1.5
 """Seconds that the page waits for its figures before it comes without them."""
 FRAME = (
@@ -56,17 +59,18 @@ def mine(told: Told[Figures], name: str) -> Row | None:
 
 
 def changed(studio: Studio, name: str) -> Learned[Changed]:
-    """What one's rankings changed. Whoever has seen which answer the model puts first is no longer blind for it: the
-    prompts of the examples come to that person only when nothing else is left."""
-    told = learned.changed(studio, name)
-    if told.value is not None and told.value.prompts:
-        pass_over(studio, name, told.value.prompts)
-    return told
+    """What one's rankings changed."""
+    return _looked_at(studio, name, learned.changed(studio, name))
 
 
 def surprises(studio: Studio, name: str) -> Learned[Surprises]:
-    """Where people and the model disagree most. Who has seen it is no longer blind for these prompts, either."""
-    told = learned.surprises(studio)
+    """Where people and the model disagree most."""
+    return _looked_at(studio, name, learned.surprises(studio))
+
+
+def _looked_at(studio: Studio, name: str, told: Learned[Answers]) -> Learned[Answers]:
+    """Whoever has seen which answers the model or others put first is no longer blind for them: these prompts come to
+    that person only when nothing else is left."""
     if told.value is not None and told.value.prompts:
         pass_over(studio, name, told.value.prompts)
     return told
@@ -138,13 +142,19 @@ def show(request: Request, studio: Here, person: Anybody) -> HTMLResponse:
 @router.get("/see/changed", response_class=HTMLResponse, include_in_schema=False)
 def show_changed(request: Request, studio: Here, person: Evaluator) -> HTMLResponse:
     """What one's own rankings changed."""
-    return page(request, "changed.html", **_part(studio, person, "changed"))
+    return _learned(request, studio, person, "changed", "What your rankings changed")
 
 
 @router.get("/see/surprises", response_class=HTMLResponse, include_in_schema=False)
 def show_surprises(request: Request, studio: Here, person: Lead) -> HTMLResponse:
     """Where people and the model disagree."""
-    return page(request, "surprises.html", **_part(studio, person, "surprises"))
+    return _learned(request, studio, person, "surprises", "Where people and the model disagree")
+
+
+def _learned(request: Request, studio: Studio, person: Person, name: str, heading: str) -> HTMLResponse:
+    """One part as a page of its own."""
+    values = _part(studio, person, name)
+    return page(request, "learned.html", heading=heading, part=name, told=values[name], **values)
 
 
 @router.get("/see/part/{name}", response_class=HTMLResponse, include_in_schema=False)

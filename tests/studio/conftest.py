@@ -52,6 +52,16 @@ def asking(studio: Studio, name: str = "") -> TestClient:
     return TestClient(build(studio), base_url=ADDRESS, headers={"sec-fetch-site": "same-origin"})
 
 
+def in_turn(client: TestClient, count: int = 6) -> list[str]:
+    """What somebody is asked to rank, who ranks `count` prompts."""
+    seen = []
+    for _ in range(count):
+        item = client.post("/api/v1/rank/next").json()
+        seen.append(item["messages"][0]["content"])
+        client.post("/api/v1/judgements", json={"lease": item["lease"], "ranks": {"1": 1, "2": 2}})
+    return seen
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium; a context of it for each person."""

@@ -19,7 +19,7 @@ from palate.studio.app import build
 from palate.studio.here import Studio
 from palate.workspace import Workspace
 
-from .conftest import asking
+from .conftest import asking, in_turn
 
 API = "/api/v1/queue"
 EVERYWHERE = ("/queue", "/queue/items/1", "/queue/export?format=palate", API, f"{API}/settings", f"{API}/items",
@@ -159,12 +159,7 @@ def test_a_lead_sees_what_was_said_of_a_prompt_and_gets_it_last(client: TestClie
     assert "2: personal data" in page and "&lt;b&gt;Soup" in page
     assert "do not know enough" in page and page.count("badge simulated") == 1
     client.put(f"{API}/settings", json={**client.get(f"{API}/settings").json(), "overlap": 9})
-    seen = []
-    for _ in range(6):
-        item = client.post("/api/v1/rank/next").json()
-        seen.append(item["messages"][0]["content"])
-        client.post("/api/v1/judgements", json={"lease": item["lease"], "ranks": {"1": 1, "2": 2}})
-    assert seen.index("Suggest dinner number 3.") == 5, "whoever has seen others' orders is not blind for it"
+    assert in_turn(client).index("Suggest dinner number 3.") == 5, "whoever has seen others' orders is not blind for it"
 
 
 def test_what_nobody_could_rank_is_listed_with_the_reason(client: TestClient, studio: Studio) -> None:

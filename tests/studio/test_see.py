@@ -39,7 +39,7 @@ from palate.studio.effects import (
 from palate.studio.here import Studio
 from palate.workspace import Workspace
 
-from .conftest import asking
+from .conftest import asking, in_turn
 
 HALF = Share(mean=0.5, low=0.4, high=0.6, n=9)
 
@@ -297,12 +297,7 @@ def test_what_changed_is_shown_side_by_side_and_not_asked_again(made: Studio) ->
         assert "Because of your 12 rankings" in page and "Would be first without you" in page
         assert "<script>alert" not in page and "<strong>old</strong>" in page
         assert "+1.00, with you +0.25" in page
-        seen = []
-        for _ in range(6):
-            item = client.post("/api/v1/rank/next").json()
-            seen.append(item["messages"][0]["content"])
-            client.post("/api/v1/judgements", json={"lease": item["lease"], "ranks": {"1": 1, "2": 2}})
-        assert seen.index("Suggest dinner number 4.") == 5, "last of all"
+        assert in_turn(client).index("Suggest dinner number 4.") == 5, "last of all"
     with asking(made, "nobody") as client:
         assert "You have no rankings that the model learns from yet." in client.get("/see/changed").text
         assert client.get("/api/v1/see/changed").json() == {"state": "ready", "value": None, "error": ""}
@@ -330,12 +325,7 @@ def test_where_the_model_would_have_bet_against_people(made: Studio) -> None:
         assert 'href="/queue/items/2"' in page and "eve, bo preferred this" in page and "bo: bo is cold" in page
         assert "<script>alert" not in page and "<strong>mine</strong>" in page and 'id="uncover"' not in page
         assert client.get("/api/v1/see/surprises").json()["value"]["found"][1]["by"][0]["learned"] is True
-        seen = []
-        for _ in range(6):
-            item = client.post("/api/v1/rank/next").json()
-            seen.append(item["messages"][0]["content"])
-            client.post("/api/v1/judgements", json={"lease": item["lease"], "ranks": {"1": 1, "2": 2}})
-        assert seen.index("Suggest dinner number 4.") == 5, "last of all"
+        assert in_turn(client).index("Suggest dinner number 4.") == 5, "last of all"
         judged(made, "ben", 4, flags={"response-4-0-by-secret-model": ["harmful"]})
         for path in ("/see/surprises", "/see/changed"):
             assert 'id="uncover"' in client.get(path).text, "what somebody called harmful is covered here, too"
